@@ -1,0 +1,220 @@
+"""The wire format: the only module of the client that knows the generated messages.
+
+An image is serialized once, where its pixels are at hand, into a `Frame`: a short head and the
+image data itself, untouched. Protobuf lets a message be written as the concatenation of its
+fields, so a request is the join of the deployment's bytes and its frames, and image data is
+copied once on its way into gRPC. https://protobuf.dev/programming-guides/encoding/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import NamedTuple
+
+from athena_async._proto.athena import models_pb2
+from athena_async.errors import ErrorCode
+from athena_async.results import Classification, DeploymentInfo
+
+CLASSIFY = "/athena.ClassifierService/Classify"
+CLASSIFY_SINGLE = "/athena.ClassifierService/ClassifySingle"
+LIST_DEPLOYMENTS = "/athena.ClassifierService/ListDeployments"
+SERVICE = "athena.ClassifierService"
+
+
+class ImageFormat(IntEnum):
+    """How `Payload.data` is to be read; the numbers of the wire."""
+
+    UNSPECIFIED = 0
+    GIF = 1
+    JPEG = 2
+    BMP = 3
+    DIB = 4
+    PNG = 5
+    WEBP = 6
+    PBM = 7
+    PGM = 8
+    PPM = 9
+    PXM = 10
+    PNM = 11
+    PFM = 12
+    SR = 13
+    RAS = 14
+    TIFF = 15
+    HDR = 16
+    PIC = 17
+    RAW_UINT8_BGR = 19
+
+
+class Encoding(IntEnum):
+    """Compression on top of the format; the numbers of the wire."""
+
+    UNSPECIFIED = 0
+    UNCOMPRESSED = 1
+    BROTLI = 2
+
+
+class Payload(NamedTuple):
+    """What is sent of one image: prepared pixels, hashes of the original file, or both.
+
+    Attributes:
+        data: a bytes-like object of ``format``; empty for a hash-only input.
+        md5, sha1: lower-case hexadecimal digests of the original bytes.
+    """
+
+    data: bytes | memoryview
+    format: ImageFormat = ImageFormat.UNSPECIFIED
+    encoding: Encoding = Encoding.UNCOMPRESSED
+    md5: tuple[str, ...] = ()
+    sha1: tuple[str, ...] = ()
+
+
+@dataclass(slots=True)
+class Frame:
+    """One serialized input. ``head`` begins with the field tag and length that place it in a request.
+
+    ``repr`` shows sizes only: image data and hashes never reach an output.
+    """
+
+    head: bytes
+    data: bytes | memoryview
+    prefix_bytes: int
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes that the frame adds to a request."""
+        return len(self.head) + len(self.data)
+
+    def __repr__(self) -> str:
+        return f"Frame({self.size_bytes} bytes)"
+
+
+class ServiceError(NamedTuple):
+    """An error as the service sent it."""
+
+    code: ErrorCode
+    message: str
+    details: str
+
+    @property
+    def text(self) -> str:
+        return f"{self.message} ({self.details})" if self.details else self.message or "no message"
+
+
+class Answer(NamedTuple):
+    """The service's answer to one input."""
+
+    correlation_id: str
+    classifications: tuple[Classification, ...]
+    error: ServiceError | None
+
+
+class Response(NamedTuple):
+    """One message of the answering stream."""
+
+    answers: Sequence[Answer]
+    global_error: ServiceError | None
+
+
+_INPUTS_TAG = b"\x12"  # ClassifyRequest.inputs = 2, length-delimited
+_DATA_TAG = b"\x22"  # ClassificationInput.data = 4, length-delimited
+_ERROR_CODES = {
+    models_pb2.ErrorCode.Value(f"ERROR_CODE_{code}"): code
+    for code in (
+        ErrorCode.UNSPECIFIED,
+        ErrorCode.IMAGE_TOO_LARGE,
+        ErrorCode.MODEL_ERROR,
+        ErrorCode.AFFILIATE_NOT_PERMITTED,
+        ErrorCode.DEPLOYMENT_ID_INVALID,
+        ErrorCode.CORRELATION_ID_INVALID,
+    )
+}
+
+
+def frame_input(affiliate: str, correlation_id: str, payload: Payload) -> Frame:
+    """Serializes one input. ``payload.data`` is referred to, not copied."""
+    message = models_pb2.ClassificationInput(
+        affiliate=affiliate,
+        correlation_id=correlation_id,
+        encoding=int(payload.encoding),  # type: ignore[arg-type]
+        format=int(payload.format),  # type: ignore[arg-type]
+    )
+    for value in payload.md5:
+        message.hashes.add(value=value, type=models_pb2.HASH_TYPE_MD5)
+    for value in payload.sha1:
+        message.hashes.add(value=value, type=models_pb2.HASH_TYPE_SHA1)
+    fields = message.SerializeToString()
+    size = len(payload.data)
+    if size:
+        fields += _DATA_TAG + _varint(size)
+    prefix = _INPUTS_TAG + _varint(len(fields) + size)
+    return Frame(prefix + fields, payload.data, len(prefix))
+
+
+def request_head(deployment_id: str) -> bytes:
+    """The part of a request that all requests of a stream share; alone it is a keep-alive."""
+    return models_pb2.ClassifyRequest(deployment_id=deployment_id).SerializeToString()
+
+
+def join_request(head: bytes, frames: Iterable[Frame]) -> bytes:
+    """A serialized ClassifyRequest. This is the one copy of image data before gRPC's own."""
+    parts: list[bytes | memoryview] = [head]
+    for frame in frames:
+        parts.append(frame.head)
+        parts.append(frame.data)
+    return b"".join(parts)
+
+
+def single_request(frame: Frame) -> bytes:
+    """A serialized ClassificationInput, for ClassifySingle."""
+    return b"".join((frame.head[frame.prefix_bytes :], frame.data))
+
+
+def read_response(data: bytes) -> Response:
+    """Parses a ClassifyResponse.
+
+    Raises:
+        google.protobuf.message.DecodeError: the bytes are none.
+    """
+    message = models_pb2.ClassifyResponse.FromString(data)
+    error = _service_error(message.global_error) if message.HasField("global_error") else None
+    return Response([_answer(output) for output in message.outputs], error)
+
+
+def read_single(data: bytes) -> Answer:
+    """Parses a ClassificationOutput, the answer of ClassifySingle."""
+    return _answer(models_pb2.ClassificationOutput.FromString(data))
+
+
+def read_deployments(data: bytes) -> list[DeploymentInfo]:
+    """Parses a ListDeploymentsResponse."""
+    message = models_pb2.ListDeploymentsResponse.FromString(data)
+    return [DeploymentInfo(row.deployment_id, row.backlog) for row in message.deployments]
+
+
+def _answer(output: models_pb2.ClassificationOutput) -> Answer:
+    error = None
+    if output.HasField("error"):
+        found = output.error
+        # An error message without content beside classifications is how some servers say "none".
+        if found.code or found.message or not output.classifications:
+            error = _service_error(found)
+    return Answer(
+        output.correlation_id,
+        tuple([Classification(c.label, c.weight) for c in output.classifications]),
+        error,
+    )
+
+
+def _service_error(error: models_pb2.ClassificationError) -> ServiceError:
+    return ServiceError(_ERROR_CODES.get(error.code, ErrorCode.UNSPECIFIED), error.message, error.details)
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
