@@ -1,0 +1,1 @@
+"""How many images make a batch, and when it leaves."""

@@ -1,0 +1,1 @@
+"""A resumable run over many files."""

@@ -1,0 +1,1 @@
+"""Adapters from events to logs, metrics and traces."""

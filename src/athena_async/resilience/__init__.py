@@ -1,0 +1,1 @@
+"""Backoff, retry budget and limits."""

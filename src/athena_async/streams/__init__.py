@@ -1,0 +1,1 @@
+"""One bidirectional call per channel, and whose answer is whose."""
