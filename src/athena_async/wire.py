@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
+from google.protobuf.message import DecodeError as DecodeError
+
 from athena_async._proto.athena import models_pb2
 from athena_async.errors import ErrorCode
 from athena_async.results import Classification, DeploymentInfo
@@ -175,7 +177,7 @@ def read_response(data: bytes) -> Response:
     """Parses a ClassifyResponse.
 
     Raises:
-        google.protobuf.message.DecodeError: the bytes are none.
+        DecodeError: the bytes are none.
     """
     message = models_pb2.ClassifyResponse.FromString(data)
     error = _service_error(message.global_error) if message.HasField("global_error") else None

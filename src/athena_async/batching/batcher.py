@@ -1,0 +1,161 @@
+"""When a batch leaves: prepared images wait here for a channel with room, first in first out.
+
+`Batcher.pump` makes every assignment, synchronously; it is called whenever something changed
+that could let a batch leave.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from athena_async.batching.controller import BatchController
+from athena_async.streams.ticket import Batch, Carrier, Ticket
+
+
+class Route(Carrier, Protocol):
+    """A channel that a batch may leave on."""
+
+    endpoint: str
+
+    def send(self, batch: Batch) -> None: ...
+
+
+@dataclass(slots=True)
+class _Load:
+    controller: BatchController
+    in_flight: int = 0
+
+
+class Batcher:
+    """Accumulates images and hands batches to channels.
+
+    Invariants: images leave in the order they came, resent ones first; a batch exceeds neither the plan's
+    images nor its bytes, unless a single image does; an image waits only while no channel has
+    room, or, with batches in flight, for company and no longer than ``linger_s``.
+    """
+
+    def __init__(
+        self,
+        controllers: dict[str, BatchController],
+        pick: Callable[[Callable[[Route], bool]], Route | None],
+        sent: Callable[[Route, Batch], None],
+        linger_s: float,
+    ) -> None:
+        self._loads = {endpoint: _Load(controller) for endpoint, controller in controllers.items()}
+        self._pick = pick
+        self._sent = sent
+        self._linger_s = linger_s
+        self._ready: deque[Ticket] = deque()
+        self._ready_bytes = 0
+        self._paused = 0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._ready)
+
+    def __repr__(self) -> str:
+        flights = ", ".join(f"{endpoint}: {load.in_flight}" for endpoint, load in self._loads.items())
+        return f"Batcher({len(self._ready)} images, {self._ready_bytes} bytes ready; batches in flight {flights})"
+
+    @property
+    def ready_bytes(self) -> int:
+        """Bytes of the frames that wait."""
+        return self._ready_bytes
+
+    def in_flight(self, endpoint: str) -> int:
+        """Batches of an endpoint that are unanswered."""
+        return self._loads[endpoint].in_flight
+
+    def offer(self, tickets: Iterable[Ticket], now: float) -> None:
+        """Appends prepared images and lets leave what may."""
+        for ticket in tickets:
+            ticket.ready_s = now
+            self._ready.append(ticket)
+            self._ready_bytes += ticket.frame.size_bytes if ticket.frame else 0
+        self.pump(now)
+
+    def offer_first(self, tickets: list[Ticket], now: float) -> None:
+        """Puts images that come back at the front, in their order. Does not pump."""
+        for ticket in reversed(tickets):
+            ticket.ready_s = now
+            self._ready.appendleft(ticket)
+            self._ready_bytes += ticket.frame.size_bytes if ticket.frame else 0
+
+    def finished(self, endpoint: str) -> None:
+        """A batch of this endpoint is over, answered or lost."""
+        self._loads[endpoint].in_flight -= 1
+
+    def pause(self) -> None:
+        """No batch leaves until `resume`, called as often."""
+        self._paused += 1
+
+    def resume(self) -> None:
+        self._paused -= 1
+
+    def remove(self, gone: Callable[[Ticket], bool]) -> list[Ticket]:
+        """Takes out the images for which ``gone`` holds, and returns them."""
+        removed = [ticket for ticket in self._ready if gone(ticket)]
+        if removed:
+            self._ready = deque(ticket for ticket in self._ready if not gone(ticket))
+            self._ready_bytes -= sum(ticket.frame.size_bytes for ticket in removed if ticket.frame)
+        return removed
+
+    def pump(self, now: float) -> None:
+        """Hands out batches until none is due or no channel has room."""
+        while self._ready and not self._paused:
+            route = self._pick(self._has_room)
+            if route is None:
+                return
+            load = self._loads[route.endpoint]
+            if not self._is_due(load, now):
+                return
+            batch = self._take(load, route, now)
+            load.in_flight += 1
+            route.send(batch)
+            self._sent(route, batch)
+
+    def close(self) -> None:
+        """Stops the linger timer."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _has_room(self, route: Route) -> bool:
+        load = self._loads[route.endpoint]
+        return load.in_flight < load.controller.plan(asyncio.get_running_loop().time()).in_flight
+
+    def _is_due(self, load: _Load, now: float) -> bool:
+        oldest_s = self._ready[0].ready_s
+        due = load.controller.due(
+            ready_images=len(self._ready),
+            ready_bytes=self._ready_bytes,
+            oldest_wait_s=now - oldest_s,
+            in_flight=load.in_flight,
+        )
+        if not due and self._timer is None:
+            loop = asyncio.get_running_loop()
+            self._timer = loop.call_at(oldest_s + self._linger_s, self._lingered)
+        return due
+
+    def _lingered(self) -> None:
+        self._timer = None
+        self.pump(asyncio.get_running_loop().time())
+
+    def _take(self, load: _Load, route: Route, now: float) -> Batch:
+        plan = load.controller.plan(now)
+        queue_depth = len(self._ready)
+        tickets: list[Ticket] = []
+        size_bytes = 0
+        while self._ready and len(tickets) < plan.images:
+            frame = self._ready[0].frame
+            frame_bytes = frame.size_bytes if frame else 0
+            if tickets and size_bytes + frame_bytes > plan.size_bytes:
+                break
+            tickets.append(self._ready.popleft())
+            size_bytes += frame_bytes
+        self._ready_bytes -= size_bytes
+        return Batch(tickets, size_bytes, route, now, in_flight=load.in_flight, queue_depth=queue_depth - len(tickets))

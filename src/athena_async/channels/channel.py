@@ -1,0 +1,234 @@
+"""One channel to one endpoint, with a TCP connection of its own.
+
+`Transport` is what the rest of the client sees: bytes in, bytes out, one exception. `GrpcTransport`
+is grpc.aio; `athena_async.testing` has another one for tests without a network.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
+
+import grpc
+
+from athena_async import wire
+from athena_async._version import __version__
+from athena_async.config import PoolConfig
+from athena_async.errors import ErrorCode
+
+T = TypeVar("T")
+
+Metadata = tuple[tuple[str, str], ...]
+
+CLIENT_METADATA: Metadata = (("x-client-version", __version__), ("x-client-language", "python"))
+
+_CODES = {
+    grpc.StatusCode.UNAVAILABLE: ErrorCode.UNAVAILABLE,
+    grpc.StatusCode.DEADLINE_EXCEEDED: ErrorCode.DEADLINE_EXCEEDED,
+    grpc.StatusCode.RESOURCE_EXHAUSTED: ErrorCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.UNAUTHENTICATED: ErrorCode.UNAUTHENTICATED,
+    grpc.StatusCode.PERMISSION_DENIED: ErrorCode.PERMISSION_DENIED,
+    grpc.StatusCode.INVALID_ARGUMENT: ErrorCode.INVALID_ARGUMENT,
+    grpc.StatusCode.NOT_FOUND: ErrorCode.NOT_FOUND,
+    grpc.StatusCode.UNIMPLEMENTED: ErrorCode.UNIMPLEMENTED,
+    grpc.StatusCode.CANCELLED: ErrorCode.UNAVAILABLE,
+    grpc.StatusCode.ABORTED: ErrorCode.UNAVAILABLE,
+}
+
+# grpc.aio reports this when a write fails before the server's status has been read.
+_MASKED_STATUS = "Internal error from Core"
+_STATUS_SETTLE_S = 0.05
+_TOO_LARGE = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
+
+
+class CallFailed(Exception):
+    """A call ended with a status other than OK.
+
+    Attributes:
+        code: the status as one of our codes; INTERNAL where it has none of its own.
+        message: the server's words, or gRPC's.
+        pushback_s: how long the server asks to wait (``grpc-retry-pushback-ms``), or None.
+    """
+
+    def __init__(self, code: ErrorCode, message: str, pushback_s: float | None = None) -> None:
+        super().__init__(f"{code}: {message}")
+        self.code = code
+        self.message = message
+        self.pushback_s = pushback_s
+
+    @property
+    def refused_size_bytes(self) -> tuple[int, int] | None:
+        """(bytes sent, bytes allowed) where a message was refused as too large."""
+        found = _TOO_LARGE.search(self.message) if self.code is ErrorCode.RESOURCE_EXHAUSTED else None
+        return (int(found[1]), int(found[2])) if found else None
+
+
+class StreamCall(Protocol):
+    """One bidirectional call. One reader and one writer at a time."""
+
+    async def connected(self) -> None:
+        """Returns once the call is on the wire. Raises `CallFailed`."""
+
+    async def write(self, data: bytes) -> None:
+        """Returns when gRPC took the message, which says nothing of its arrival. Cancelling kills the call."""
+
+    async def read(self) -> bytes | None:
+        """The next message, or None when the server half-closed. Cancelling kills the call."""
+
+    async def done_writing(self) -> None:
+        """Half-closes our side."""
+
+    def cancel(self) -> None:
+        """Ends the call at once; read and write raise `CallFailed`."""
+
+
+class Transport(Protocol):
+    """One channel."""
+
+    def open_stream(self, metadata: Metadata) -> StreamCall: ...
+
+    async def classify_single(self, data: bytes, *, timeout_s: float, metadata: Metadata) -> bytes: ...
+
+    async def list_deployments(self, *, timeout_s: float, metadata: Metadata) -> bytes: ...
+
+    async def wait_going_away(self) -> None:
+        """Returns when the peer asks to leave this connection (GOAWAY) or it is lost."""
+
+    async def aclose(self) -> None: ...
+
+
+Connect = Callable[[str], Awaitable[Transport]]
+"""Makes a channel to ``host:port``. Raises `athena_async.errors.CredentialsError` for broken certificates."""
+
+
+def channel_options(pool: PoolConfig) -> list[tuple[str, int | str]]:
+    """gRPC channel arguments. https://grpc.github.io/grpc/core/group__grpc__arg__keys.html"""
+    return [
+        ("grpc.use_local_subchannel_pool", 1),
+        ("grpc.enable_retries", 0),
+        ("grpc.max_send_message_length", -1),
+        ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+        ("grpc.keepalive_time_ms", round(pool.ping_interval_s * 1000)),
+        ("grpc.keepalive_timeout_ms", round(pool.ping_timeout_s * 1000)),
+        ("grpc.http2.ping_timeout_ms", round(pool.ping_timeout_s * 1000)),
+        # Servers punish pings without calls, and each keep-alive request resets their count with one.
+        ("grpc.keepalive_permit_without_calls", 0),
+        ("grpc.http2.max_pings_without_data", 0),
+        # The stream's own backoff decides when to try again; gRPC's must not outlast it.
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        ("grpc.min_reconnect_backoff_ms", 1000),
+        ("grpc.max_reconnect_backoff_ms", 1000),
+    ]
+
+
+class GrpcTransport:
+    """A grpc.aio channel. Requests and responses are bytes: `athena_async.wire` speaks the messages."""
+
+    def __init__(
+        self,
+        endpoint: str,
+        pool: PoolConfig,
+        credentials: grpc.ChannelCredentials | None,
+        options: Sequence[tuple[str, int | str]] = (),
+    ) -> None:
+        every_option = [*channel_options(pool), *options]
+        self._channel = (
+            grpc.aio.insecure_channel(endpoint, options=every_option)
+            if credentials is None
+            else grpc.aio.secure_channel(endpoint, credentials, options=every_option)
+        )
+        self._classify = self._channel.stream_stream(wire.CLASSIFY)
+        self._classify_single = self._channel.unary_unary(wire.CLASSIFY_SINGLE)
+        self._list_deployments = self._channel.unary_unary(wire.LIST_DEPLOYMENTS)
+
+    def open_stream(self, metadata: Metadata) -> StreamCall:
+        return _GrpcStreamCall(self._classify(metadata=CLIENT_METADATA + metadata))
+
+    async def classify_single(self, data: bytes, *, timeout_s: float, metadata: Metadata) -> bytes:
+        return await _unary(self._classify_single(data, timeout=timeout_s, metadata=CLIENT_METADATA + metadata))
+
+    async def list_deployments(self, *, timeout_s: float, metadata: Metadata) -> bytes:
+        return await _unary(self._list_deployments(b"", timeout=timeout_s, metadata=CLIENT_METADATA + metadata))
+
+    async def wait_going_away(self) -> None:
+        while (state := self._channel.get_state()) is not grpc.ChannelConnectivity.READY:
+            await self._channel.wait_for_state_change(state)
+        await self._channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+
+    async def aclose(self) -> None:
+        await self._channel.close(grace=None)
+
+
+class _GrpcStreamCall:
+    def __init__(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
+        self._call = call
+        self._cancelled = False
+
+    async def connected(self) -> None:
+        await self._guard(self._call.wait_for_connection())
+
+    async def write(self, data: bytes) -> None:
+        await self._guard(self._call.write(data))
+
+    async def read(self) -> bytes | None:
+        message = await self._guard(self._call.read())
+        return message if isinstance(message, bytes) else None
+
+    async def done_writing(self) -> None:
+        await self._guard(self._call.done_writing())
+
+    def cancel(self) -> None:
+        self._cancelled = True
+        self._call.cancel()
+
+    async def _guard(self, operation: Awaitable[T]) -> T:
+        try:
+            return await operation
+        except grpc.aio.AioRpcError as error:
+            raise await self._settled_failure(error) from None
+        except asyncio.InvalidStateError:
+            raise await self._status_failure() from None
+        except asyncio.CancelledError:
+            # grpc.aio raises this for a call that was cancelled on our side, task or not.
+            task = asyncio.current_task()
+            if self._cancelled and not (task is not None and task.cancelling()):
+                raise CallFailed(ErrorCode.UNAVAILABLE, "the call was ended on this side") from None
+            raise
+
+    async def _settled_failure(self, error: grpc.aio.AioRpcError) -> CallFailed:
+        """A failed write masks the server's status for a moment: look again before believing it."""
+        if error.details() != _MASKED_STATUS:
+            return call_failed(error)
+        await asyncio.sleep(_STATUS_SETTLE_S)
+        return await self._status_failure()
+
+    async def _status_failure(self) -> CallFailed:
+        code, details = await self._call.code(), await self._call.details()
+        if details == _MASKED_STATUS or code is grpc.StatusCode.OK:
+            return CallFailed(ErrorCode.UNAVAILABLE, "the connection was lost while writing")
+        return CallFailed(_CODES.get(code, ErrorCode.INTERNAL), details or code.name)
+
+
+async def _unary(call: grpc.aio.UnaryUnaryCall[bytes, bytes]) -> bytes:
+    try:
+        return await call
+    except grpc.aio.AioRpcError as error:
+        raise call_failed(error) from None
+
+
+def call_failed(error: grpc.aio.AioRpcError) -> CallFailed:
+    """Maps a gRPC error, without its debug string: that may quote metadata."""
+    code = _CODES.get(error.code(), ErrorCode.INTERNAL)
+    return CallFailed(code, error.details() or error.code().name, _pushback_s(error))
+
+
+def _pushback_s(error: grpc.aio.AioRpcError) -> float | None:
+    for key, value in error.trailing_metadata() or ():
+        if key == "grpc-retry-pushback-ms":
+            try:
+                return max(0.0, int(value) / 1000)
+            except ValueError:
+                return None
+    return None

@@ -1,0 +1,374 @@
+"""One stream on one channel: a task that writes, a task that reads, keep-alive, and opening again.
+
+The session knows its batches but not what their images mean: it reports through `Hooks`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import anyio
+
+from athena_async import wire
+from athena_async.channels.channel import CallFailed, Connect, Metadata, StreamCall, Transport
+from athena_async.errors import CredentialsError, ErrorCode
+from athena_async.resilience.backoff import Backoff
+from athena_async.streams.state import Input, State, after
+from athena_async.streams.ticket import Batch, Ticket
+
+_REFUSALS = frozenset(
+    {
+        ErrorCode.UNAUTHENTICATED,
+        ErrorCode.PERMISSION_DENIED,
+        ErrorCode.UNIMPLEMENTED,
+        ErrorCode.NOT_FOUND,
+        ErrorCode.INVALID_ARGUMENT,
+    }
+)
+_SHORT_LIFE_S = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A stream that ended with images on it.
+
+    Attributes:
+        unsent: images that never reached the network, or that the server refused unread.
+        possibly_sent: images that the service may have classified, and billed.
+        failure: why.
+        refused: the endpoint turned the call away for good; trying again alone will not help.
+    """
+
+    unsent: list[Ticket]
+    possibly_sent: list[Ticket]
+    failure: CallFailed
+    refused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """What a session tells. All are called on the event loop and must not block."""
+
+    opened: Callable[[Session], None]
+    received: Callable[[Session, wire.Response], None]
+    wrote: Callable[[Session, int, float], None]
+    """Bytes and the seconds that gRPC took to accept them."""
+    batch_finished: Callable[[Session, Batch, float], None]
+    lost: Callable[[Session, Loss], None]
+    room: Callable[[], None]
+    going_away: Callable[[Session], None]
+    """The server asks to leave this connection: a new channel should take over."""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionSettings:
+    """What all sessions of a client share."""
+
+    request_head: bytes
+    keepalive_interval_s: float
+    connect_timeout_s: float
+    idle_timeout_s: float
+    backoff: Backoff
+    outbox_batches: int = 2
+
+
+class Session:
+    """A channel and, while there is work, its one stream.
+
+    Invariants: ``state`` changes only through the table in `athena_async.streams.state`; one
+    reader and one writer per call; a batch handed to `send` stands in ``batches`` until all of its images
+    are answered or the stream is lost; on a loss every open image is reported exactly once.
+    """
+
+    def __init__(
+        self,
+        endpoint: str,
+        channel_id: int,
+        connect: Connect,
+        authorize: Callable[[], Awaitable[Metadata]],
+        refused: Callable[[Metadata], None],
+        settings: SessionSettings,
+        hooks: Hooks,
+        rng: random.Random,
+        may_rest: Callable[[], bool] = lambda: True,
+    ) -> None:
+        self.endpoint = endpoint
+        self.channel_id = channel_id
+        self.state = State.IDLE
+        self.batches: dict[Batch, None] = {}
+        self.outstanding_bytes = 0
+        self.outstanding_images = 0
+        self.created_s = asyncio.get_running_loop().time()
+        self.used_s = self.created_s
+        self.transport: Transport | None = None
+        self._connect = connect
+        self._authorize = authorize
+        self._refused = refused
+        self._settings = settings
+        self._hooks = hooks
+        self._rng = rng
+        self._may_rest = may_rest
+        self._outbox: deque[Batch] = deque()
+        self._changed = asyncio.Event()
+        self._call: StreamCall | None = None
+        self._opened_s = 0.0
+        self._failures = 0
+        self._auth_retried = False
+        self._heard = False
+        self._backoff_s = 0.0
+
+    def __repr__(self) -> str:
+        return (
+            f"Session({self.endpoint} #{self.channel_id} {self.state}, {len(self.batches)} batches, "
+            f"{self.outstanding_images} images, {self.outstanding_bytes} bytes)"
+        )
+
+    @property
+    def ready(self) -> bool:
+        """Whether it may be handed a batch now."""
+        return self.state is State.OPEN and len(self._outbox) < self._settings.outbox_batches
+
+    def demand(self) -> None:
+        """Images wait: open a stream if there is none."""
+        if self.state is State.IDLE:
+            self._enter(Input.DEMAND)
+
+    def send(self, batch: Batch) -> None:
+        """Queues a batch for the writer. Only while `ready`."""
+        self.batches[batch] = None
+        self.outstanding_bytes += batch.size_bytes
+        self.outstanding_images += len(batch.tickets)
+        self.used_s = batch.sent_s
+        self._outbox.append(batch)
+        self._changed.set()
+
+    def finished(self, batch: Batch, now: float) -> None:
+        """The last image of a batch is answered, on whatever stream."""
+        self._drop(batch)
+        self.used_s = now
+        self._hooks.batch_finished(self, batch, now)
+        if self.state is State.DRAINING:
+            self._changed.set()
+
+    def release(self, batch: Batch) -> list[Ticket]:
+        """Gives up on a batch; its open images are the caller's now."""
+        self._drop(batch)
+        if self.state is State.DRAINING:
+            self._changed.set()
+        return batch.release()
+
+    def drain(self) -> None:
+        """No new batches; the session ends when those in flight are answered."""
+        self._enter(Input.DRAIN)
+
+    def close(self) -> None:
+        """Ends the session now. Open images are reported as lost."""
+        self._enter(Input.CLOSE)
+        if self._call is not None:
+            self._call.cancel()
+
+    def abandon_call(self) -> None:
+        """Gives up a call that is stuck: it is lost, and another will be opened."""
+        if self._call is not None:
+            self._call.cancel()
+
+    async def run(self) -> None:
+        """Lives until closed or drained. Cancelling closes the channel and reports open images as lost."""
+        try:
+            while self.state is not State.CLOSED:
+                if self.state is State.CONNECTING:
+                    await self._one_call()
+                elif self.state is State.BACKOFF:
+                    await self._wait_changed(self._backoff_s)
+                    if self.state is State.BACKOFF:
+                        self._enter(Input.WAITED)
+                        self._hooks.room()
+                else:
+                    await self._wait_changed(None)
+        finally:
+            self.state = State.CLOSED
+            self._report_loss(CallFailed(ErrorCode.CLOSED, "the client was closed"))
+            if self.transport is not None:
+                with anyio.CancelScope(shield=True):
+                    await self.transport.aclose()
+
+    def _enter(self, given: Input) -> None:
+        self.state = after(self.state, given)
+        self._changed.set()
+
+    async def _wait_changed(self, timeout_s: float | None) -> bool:
+        """True when something changed, also before the call; False when the time is over."""
+        loop = asyncio.get_running_loop()
+        until_s = None if timeout_s is None else loop.time() + timeout_s
+        timer = None if until_s is None else loop.call_at(until_s, self._changed.set)
+        try:
+            await self._changed.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
+        self._changed.clear()
+        return until_s is None or loop.time() < until_s
+
+    async def _one_call(self) -> None:
+        self._heard = False
+        metadata: Metadata = ()
+        try:
+            metadata = await self._authorize()
+            call = await self._open(metadata)
+        except (CallFailed, CredentialsError, TimeoutError) as error:
+            failure = self._as_failure(error)
+        else:
+            failure = await self._converse(call)
+        finally:
+            self._call = None
+        if failure is not None and failure.code is ErrorCode.UNAUTHENTICATED and metadata:
+            self._refused(metadata)
+        self._end_call(failure)
+
+    def _as_failure(self, error: CallFailed | CredentialsError | TimeoutError) -> CallFailed:
+        if isinstance(error, CallFailed):
+            return error
+        if isinstance(error, CredentialsError):
+            return CallFailed(ErrorCode.UNAVAILABLE if error.retryable else ErrorCode.UNAUTHENTICATED, str(error))
+        return CallFailed(ErrorCode.UNAVAILABLE, f"no connection within {self._settings.connect_timeout_s:g} s")
+
+    async def _open(self, metadata: Metadata) -> StreamCall:
+        if self.transport is None:
+            self.transport = await self._connect(self.endpoint)
+        call = self._call = self.transport.open_stream(metadata)
+        try:
+            async with asyncio.timeout(self._settings.connect_timeout_s):
+                await call.connected()
+                # Joins the deployment, so that its answers come here before the first image leaves.
+                await call.write(self._settings.request_head)
+        except BaseException:
+            call.cancel()
+            raise
+        return call
+
+    async def _converse(self, call: StreamCall) -> CallFailed | None:
+        """Reads until the stream ends. None where the server ended it in peace."""
+        if self.state is not State.CONNECTING:
+            call.cancel()
+            return None
+        self._opened_s = asyncio.get_running_loop().time()
+        self._enter(Input.CONNECTED)
+        self._hooks.opened(self)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._write, call)
+                tasks.start_soon(self._watch_connection)
+                failure = await self._read(call)
+                tasks.cancel_scope.cancel()
+        finally:
+            call.cancel()
+        return failure
+
+    async def _read(self, call: StreamCall) -> CallFailed | None:
+        while True:
+            try:
+                data = await call.read()
+            except CallFailed as failure:
+                return failure
+            if data is None:
+                return None
+            if not self._heard:
+                self._heard, self._auth_retried = True, False
+            try:
+                response = wire.read_response(data)
+            except wire.DecodeError:
+                return CallFailed(ErrorCode.INTERNAL, f"the server sent {len(data)} bytes that are no ClassifyResponse")
+            self._hooks.received(self, response)
+
+    async def _write(self, call: StreamCall) -> None:
+        """Ends when the call does; the reader knows why."""
+        loop = asyncio.get_running_loop()
+        head = self._settings.request_head
+        try:
+            while not self._is_over(loop.time()):
+                if not self._outbox:
+                    if not await self._wait_changed(self._settings.keepalive_interval_s):
+                        await call.write(head)
+                    continue
+                batch = self._outbox.popleft()
+                request = wire.join_request(head, [t.frame for t in batch.tickets if t.frame is not None])
+                started_s = loop.time()
+                await call.write(request)
+                self._hooks.wrote(self, len(request), loop.time() - started_s)
+                self._hooks.room()
+            await call.done_writing()
+        except CallFailed:
+            return
+
+    def _is_over(self, now: float) -> bool:
+        """Whether nothing more is to be written: drained, or idle for long."""
+        if self.batches:
+            return False
+        idle_s = self._settings.idle_timeout_s
+        resting = self.state is State.OPEN and 0 < idle_s <= now - self.used_s and self._may_rest()
+        return resting or self.state in (State.DRAINING, State.CLOSED)
+
+    async def _watch_connection(self) -> None:
+        if self.transport is not None:
+            await self.transport.wait_going_away()
+            if self.state is State.OPEN:
+                self._hooks.going_away(self)
+
+    def _end_call(self, failure: CallFailed | None) -> None:
+        now = asyncio.get_running_loop().time()
+        lived_s = now - self._opened_s if self._opened_s else 0.0
+        self._opened_s = 0.0
+        short = lived_s < _SHORT_LIFE_S and self.state is State.OPEN
+        if failure is None and (self.batches or short):
+            failure = CallFailed(ErrorCode.UNAVAILABLE, "the server ended the stream")
+        if self._heard:
+            self._failures = 0
+        if self.state is State.CLOSED:
+            return
+        if failure is None:
+            self._enter(Input.RESTED)
+            return
+        self._backoff_s = self._next_backoff_s(failure)
+        self._enter(Input.LOST)
+        self._report_loss(failure)
+        self._changed.set()
+
+    def _next_backoff_s(self, failure: CallFailed) -> float:
+        if failure.code is ErrorCode.UNAUTHENTICATED and not self._auth_retried:
+            return 0.0
+        delay_s = self._settings.backoff.delay_s(self._failures, self._rng, pushback_s=failure.pushback_s)
+        self._failures += 1
+        return delay_s
+
+    def _report_loss(self, failure: CallFailed) -> None:
+        refused = failure.code in _REFUSALS and not self._heard
+        if failure.code is ErrorCode.UNAUTHENTICATED and not self._auth_retried:
+            # The token is refreshed and tried once more before anybody is told.
+            self._auth_retried = True
+            refused_for_good = False
+        else:
+            refused_for_good = refused
+        unsent: list[Ticket] = []
+        possibly_sent: list[Ticket] = []
+        waiting = set(self._outbox)
+        for batch in list(self.batches):
+            known_unsent = batch in waiting or refused
+            (unsent if known_unsent else possibly_sent).extend(self._take_back(batch, known_unsent))
+        self._outbox.clear()
+        self._hooks.lost(self, Loss(unsent, possibly_sent, failure, refused_for_good))
+
+    def _take_back(self, batch: Batch, unsent: bool) -> list[Ticket]:
+        tickets = self.release(batch)
+        if unsent:
+            for ticket in tickets:
+                ticket.attempts -= 1
+        return tickets
+
+    def _drop(self, batch: Batch) -> None:
+        if self.batches.pop(batch, self) is None:
+            self.outstanding_bytes -= batch.size_bytes
+            self.outstanding_images -= len(batch.tickets)

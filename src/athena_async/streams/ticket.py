@@ -1,0 +1,178 @@
+"""One image on its way, and the batch it travels in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from athena_async.errors import ClassificationError, ErrorCode
+from athena_async.results import ClassificationResult, Outcome
+from athena_async.wire import Frame
+
+
+class Sink(Protocol):
+    """Where results of one call go. ``abandoned`` means nobody waits for them any more."""
+
+    abandoned: bool
+
+    def deliver(self, result: ClassificationResult) -> None: ...
+
+
+class Ticket:
+    """One accepted image.
+
+    Invariants: settled once and never again; in at most one batch; ``attempts`` counts the
+    batches and single calls that carried it; ``frame`` is there from preparation to settlement,
+    so that it can be sent again.
+    """
+
+    __slots__ = (
+        "accepted_s",
+        "affiliate",
+        "attempts",
+        "batch",
+        "correlation_id",
+        "deadline_s",
+        "frame",
+        "index",
+        "model_errors",
+        "ready_s",
+        "reserved_bytes",
+        "settled",
+        "sink",
+        "source",
+    )
+
+    def __init__(
+        self,
+        correlation_id: str,
+        index: int,
+        affiliate: str,
+        source: object,
+        sink: Sink,
+        reserved_bytes: int,
+        accepted_s: float,
+        deadline_s: float,
+    ) -> None:
+        self.correlation_id = correlation_id
+        self.index = index
+        self.affiliate = affiliate
+        self.source = source
+        self.sink = sink
+        self.reserved_bytes = reserved_bytes
+        self.accepted_s = accepted_s
+        self.deadline_s = deadline_s
+        self.ready_s = 0.0
+        self.frame: Frame | None = None
+        self.batch: Batch | None = None
+        self.attempts = 0
+        self.model_errors = 0
+        self.settled = False
+
+    def __repr__(self) -> str:
+        state = "settled" if self.settled else "in flight" if self.batch else "ready" if self.frame else "accepted"
+        return f"Ticket({self.correlation_id}, {state}, attempts={self.attempts})"
+
+    def result(
+        self,
+        outcome: Outcome,
+        now: float,
+        code: ErrorCode,
+        message: str,
+        *,
+        retryable: bool | None = None,
+    ) -> ClassificationResult:
+        """A result without classifications."""
+        error = ClassificationError(code, message, correlation_id=self.correlation_id, retryable=retryable)
+        return ClassificationResult(
+            self.correlation_id, self.index, outcome, (), error, self.attempts, now - self.accepted_s
+        )
+
+
+class Carrier(Protocol):
+    """What a batch travels on. It is told when the batch is over."""
+
+    def finished(self, batch: Batch, now: float) -> None:
+        """The last image was answered."""
+
+    def release(self, batch: Batch) -> list[Ticket]:
+        """Nobody waits for the batch any more; its open images are returned."""
+
+
+class Batch:
+    """Images that leave in one request.
+
+    Attributes:
+        open_count: how many of them are unanswered.
+        size_bytes: their frames, without the request's own head.
+        sent_s, progress_s: when it was handed to the stream; when it or one of its answers last moved.
+        in_flight, queue_depth: batches unanswered on the endpoint and images waiting, at that time.
+        resent: how many of its images had been sent before.
+    """
+
+    __slots__ = (
+        "carrier",
+        "in_flight",
+        "open_count",
+        "progress_s",
+        "queue_depth",
+        "resent",
+        "sent_s",
+        "size_bytes",
+        "tickets",
+    )
+
+    def __init__(
+        self,
+        tickets: Sequence[Ticket],
+        size_bytes: int,
+        carrier: Carrier,
+        now: float,
+        *,
+        in_flight: int = 0,
+        queue_depth: int = 0,
+    ) -> None:
+        self.tickets = tickets
+        self.size_bytes = size_bytes
+        self.carrier = carrier
+        self.open_count = len(tickets)
+        self.sent_s = now
+        self.progress_s = now
+        self.in_flight = in_flight
+        self.queue_depth = queue_depth
+        self.resent = 0
+        for ticket in tickets:
+            ticket.batch = self
+            if ticket.attempts:
+                self.resent += 1
+            ticket.attempts += 1
+
+    def __repr__(self) -> str:
+        return f"Batch({self.open_count} of {len(self.tickets)} images open, {self.size_bytes} bytes)"
+
+    def answered(self, ticket: Ticket, now: float) -> None:
+        """One of the images has its answer."""
+        ticket.batch = None
+        self.progress_s = now
+        self.open_count -= 1
+        if not self.open_count:
+            self.carrier.finished(self, now)
+
+    def expired(self, ticket: Ticket) -> None:
+        """Nobody waits for one of the images any more."""
+        ticket.batch = None
+        self.open_count -= 1
+        if not self.open_count:
+            self.carrier.release(self)
+
+    def open_tickets(self) -> list[Ticket]:
+        """The images that still wait for an answer in this batch."""
+        return [ticket for ticket in self.tickets if ticket.batch is self and not ticket.settled]
+
+    def release(self) -> list[Ticket]:
+        """Takes the open images out of the batch, which is over."""
+        left = self.open_tickets()
+        for ticket in left:
+            ticket.batch = None
+        self.open_count = 0
+        return left
