@@ -1,0 +1,1 @@
+"""Every performance scenario as a small program: ``python -m benchmarks --help``."""

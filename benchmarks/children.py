@@ -1,0 +1,108 @@
+"""Child processes that end with their parent.
+
+A child gets a pipe as its standard input and ends when that closes, so that none outlives the benchmark even if it
+is killed. It prints its port as its first line. Lines that the parent sends are handed to the child's program.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+
+import grpc
+
+ROOT = Path(__file__).parent.parent
+_SERVER_OPTIONS = (
+    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
+    ("grpc.keepalive_permit_without_calls", 1),
+)
+START_TIMEOUT_S = 20.0
+
+Announce = Callable[[int], None]
+Command = dict[str, float]
+
+
+class Child:
+    """A running child process and the address that it listens on."""
+
+    def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
+        self._process = process
+        self.endpoint = f"127.0.0.1:{port}"
+        self.pid = process.pid
+
+    def send(self, **command: float) -> None:
+        """Hands a command to the child's program, as one line of JSON."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
+
+    def __repr__(self) -> str:
+        return f"Child(pid={self.pid}, endpoint={self.endpoint!r})"
+
+
+@contextlib.asynccontextmanager
+async def start(module: str, *arguments: str) -> AsyncIterator[Child]:
+    """Runs ``python -m module`` until the block is left."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-m", module, *arguments, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    assert process.stdin is not None
+    try:
+        line = await asyncio.wait_for(process.stdout.readline(), START_TIMEOUT_S)
+        yield Child(process, int(line))
+    finally:
+        process.stdin.close()
+        await _end(process)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    try:
+        await asyncio.wait_for(process.wait(), 3.0)
+    except (TimeoutError, asyncio.CancelledError):
+        process.kill()
+        await process.wait()
+
+
+def run(
+    program: Callable[[Announce], Awaitable[None]], on_command: Callable[[Command], None] | None = None
+) -> None:
+    """Runs the program of a child until its parent closes the pipe."""
+
+    async def main() -> None:
+        task = asyncio.ensure_future(program(lambda port: print(port, flush=True)))
+        reader = asyncio.StreamReader()
+        await asyncio.get_running_loop().connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+        orders = asyncio.ensure_future(_obey(reader, on_command))
+        await asyncio.wait([task, orders], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            await task
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+    asyncio.run(main())
+
+
+async def serve_handlers(service: str, handlers: dict[str, grpc.RpcMethodHandler], announce: Announce) -> None:
+    """Serves gRPC methods that take and give bytes on a free loopback port, told through ``announce``, until cancelled."""
+    server = grpc.aio.server(options=_SERVER_OPTIONS)
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
+    announce(server.add_insecure_port("127.0.0.1:0"))
+    await server.start()
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await server.stop(None)
+
+
+async def _obey(reader: asyncio.StreamReader, on_command: Callable[[Command], None] | None) -> None:
+    while line := await reader.readline():
+        if on_command is not None:
+            on_command(json.loads(line))

@@ -1,0 +1,139 @@
+"""Servers that take their time: ``python -m benchmarks.profiles --fixed-s 0.02``, each in a process of its own.
+
+One model works through the requests of all streams in the order of their arrival. What a request costs is a `Cost`,
+which the benchmark may change while the server runs, one JSON object a line on its standard input:
+``{"factor": 20}`` makes it 20 times slower, ``{"hang": 1}`` makes it stop answering.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from dataclasses import dataclass, fields
+
+import grpc
+
+from athena_async import wire
+from benchmarks import children
+from benchmarks.sink import answer, answer_single, scan_ids
+
+
+@dataclass(slots=True)
+class Cost:
+    """Seconds that the model takes for a request, all 0 unless given.
+
+    ``fixed_s`` for any request and ``per_item_s`` for each of its inputs; each input past ``knee`` takes
+    ``per_item_over_s`` more. All of it is multiplied by ``factor``, which rises to ``drift_factor`` times itself
+    within ``drift_s`` seconds of ``drift_from_s`` (the server's clock), and stays there.
+    ``hang``: unless 0, nothing is answered until it is 0 again.
+    """
+
+    fixed_s: float = 0.0
+    per_item_s: float = 0.0
+    knee: float = 0.0
+    per_item_over_s: float = 0.0
+    factor: float = 1.0
+    drift_factor: float = 1.0
+    drift_s: float = 0.0
+    drift_from_s: float = 0.0
+    hang: float = 0.0
+
+    def of(self, inputs: int, now_s: float) -> float:
+        """Seconds for a request with so many inputs that is begun at ``now_s``."""
+        over = max(0.0, inputs - self.knee) if self.knee else 0.0
+        base = self.fixed_s + self.per_item_s * inputs + self.per_item_over_s * over
+        return base * self.factor * self._drift(now_s)
+
+    def _drift(self, now_s: float) -> float:
+        if not self.drift_s:
+            return 1.0
+        passed = min(1.0, max(0.0, (now_s - self.drift_from_s) / self.drift_s))
+        return 1.0 + (self.drift_factor - 1.0) * passed
+
+
+class Model:
+    """Works through requests one by one. ``free_at_s`` is when the last one taken will be done."""
+
+    def __init__(self, cost: Cost) -> None:
+        self.cost = cost
+        self._free_at_s = 0.0
+        self._answering = asyncio.Event()
+        self._answering.set()
+
+    def change(self, command: children.Command) -> None:
+        """Sets fields of the cost. ``drift_s`` begins a drift now."""
+        for name, value in command.items():
+            setattr(self.cost, name, value)
+        now_s = asyncio.get_running_loop().time()
+        if "drift_s" in command:
+            self.cost.drift_from_s = now_s
+        if self.cost.hang:
+            self._answering.clear()
+        else:
+            self._answering.set()
+        self._free_at_s = min(self._free_at_s, now_s)  # what waited is done with: a restart, in effect
+
+    def book(self, inputs: int) -> float:
+        """Queues a request; returns when it will be done, on the loop's clock."""
+        now_s = asyncio.get_running_loop().time()
+        begin_s = max(now_s, self._free_at_s)
+        self._free_at_s = begin_s + self.cost.of(inputs, begin_s)
+        return self._free_at_s
+
+    async def until(self, done_at_s: float) -> None:
+        """Waits for a booked request to be done, and for the model to answer at all."""
+        await asyncio.sleep(max(0.0, done_at_s - asyncio.get_running_loop().time()))
+        await self._answering.wait()
+
+    async def classify(self, _requests: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
+        """The handler of Classify: reads on while earlier requests are worked on."""
+        waiting: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(1000)
+        writer = asyncio.ensure_future(self._write(waiting, context))
+        try:
+            while (request := await context.read()) is not grpc.aio.EOF:
+                if inputs := sum(1 for _ in scan_ids(request)):
+                    await waiting.put((self.book(inputs), answer(request)))
+            await waiting.put((0.0, b""))
+            await writer
+        finally:
+            writer.cancel()
+
+    async def _write(
+        self, waiting: asyncio.Queue[tuple[float, bytes]], context: grpc.aio.ServicerContext[bytes, bytes]
+    ) -> None:
+        while (entry := await waiting.get())[1]:
+            await self.until(entry[0])
+            await context.write(entry[1])
+
+    async def classify_single(self, request: bytes, _context: object) -> bytes:
+        """The handler of ClassifySingle."""
+        await self.until(self.book(1))
+        return answer_single(request)
+
+    async def list_deployments(self, _request: bytes, _context: object) -> bytes:
+        """The handler of ListDeployments: hangs with the model, and names no deployment."""
+        await self._answering.wait()
+        return b""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="A server whose requests cost time.")
+    for part in fields(Cost):
+        parser.add_argument(f"--{part.name.replace('_', '-')}", type=float, default=part.default)
+    cost = Cost(**vars(parser.parse_args()))
+    model: list[Model] = []
+
+    async def serve(announce: children.Announce) -> None:
+        model.append(Model(cost))
+        handlers = {
+            "Classify": grpc.stream_stream_rpc_method_handler(model[0].classify),
+            "ClassifySingle": grpc.unary_unary_rpc_method_handler(model[0].classify_single),
+            "ListDeployments": grpc.unary_unary_rpc_method_handler(model[0].list_deployments),
+        }
+        await children.serve_handlers(wire.SERVICE, handlers, announce)
+
+    children.run(serve, lambda command: model[0].change(command))
+
+
+if __name__ == "__main__":
+    main()

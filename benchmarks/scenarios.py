@@ -1,0 +1,72 @@
+"""Finds the scenarios, and runs one in a process of its own: ``python -m benchmarks.scenarios S1 --quick``."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import importlib
+import json
+import os
+import pkgutil
+import sys
+import threading
+from collections.abc import Coroutine
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import benchmarks
+from benchmarks.measure import Report, Scale
+from benchmarks.table import text_table
+
+
+class Scenario(Protocol):
+    """What each module ``s01_...`` to ``s11_...`` offers."""
+
+    TITLE: str
+
+    def run(self, scale: Scale) -> Coroutine[Any, Any, Report]:
+        """Measures, and returns what was found."""
+        ...
+
+
+def names() -> dict[str, str]:
+    """Scenario id, as ``S1``, to the name of its module, in order; ``stages`` is the profile of one image."""
+    found = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
+    modules = [name for name in found if name[0] == "s" and name[1:3].isdigit()]
+    return {f"S{int(name[1:3])}": name for name in modules} | {"stages": "stages"}
+
+
+def load(name: str) -> Scenario:
+    return cast(Scenario, importlib.import_module(f"benchmarks.{names()[name]}"))
+
+
+def _end_with_parent() -> None:
+    """A watcher ends this process, and so its own children, once the parent's pipe closes."""
+
+    def watch() -> None:
+        while sys.stdin.buffer.read(4096):
+            continue
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Runs one scenario and writes what it found as JSON.")
+    parser.add_argument("name", choices=list(names()))
+    parser.add_argument("--quick", action="store_true")
+    parser.add_argument("--write", type=Path, help="where the JSON goes; standard output if not given")
+    parser.add_argument("--child", action="store_true", help="end when standard input closes")
+    given = parser.parse_args()
+    if given.child:
+        _end_with_parent()
+    report = asyncio.run(load(given.name).run(Scale(given.quick)))
+    if given.write:
+        given.write.write_text(json.dumps(asdict(report)))
+    else:
+        print(text_table(report.rows))
+
+
+if __name__ == "__main__":
+    main()
