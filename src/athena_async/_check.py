@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Callable, Collection
+from urllib.parse import urlsplit
 
 from athena_async.errors import ConfigError
 
@@ -39,6 +40,12 @@ def count(field: str, value: object, low: int, high: int | None = None) -> None:
         raise ConfigError(field, value, allowed)
 
 
+def optional(checker: Callable[..., None], field: str, value: object, *bounds: float) -> None:
+    """None, or what ``checker`` takes."""
+    if value is not None:
+        checker(field, value, *bounds)
+
+
 def choice(field: str, value: object, allowed: Collection[str]) -> None:
     if value not in allowed:
         raise ConfigError(field, value, "one of " + ", ".join(allowed))
@@ -52,8 +59,21 @@ def text(field: str, value: object, longest: int | None = None) -> None:
 
 def secret(field: str, value: object) -> None:
     """A token or password: printable ASCII without spaces at its ends, and never shown."""
-    if not isinstance(value, str) or not value or value != value.strip() or not (value.isascii() and value.isprintable()):
+    if (
+        not isinstance(value, str)
+        or not value
+        or value != value.strip()
+        or not (value.isascii() and value.isprintable())
+    ):
         raise ConfigError(field, "(not shown)", "printable ASCII without spaces around it, and not empty")
+
+
+def address(field: str, value: str) -> None:
+    """An http(s) URL; one with a password in it is neither taken nor shown."""
+    url = urlsplit(value)
+    if url.scheme not in ("http", "https") or not url.hostname or "@" in url.netloc:
+        shown = "(not shown)" if "@" in value else value
+        raise ConfigError(field, shown, "an http:// or https:// address without user name and password")
 
 
 _ENDPOINT = re.compile(r"(?:\[(?P<v6>[0-9a-fA-F:.]+)\]|(?P<host>[^\s:/\[\]]+)):(?P<port>\d{1,5})")
@@ -75,3 +95,16 @@ def is_loopback(value: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return False
+
+
+def protected(credentials: str, tls: bool, endpoints: Collection[str], auth_url: str | None) -> None:
+    """Neither a token nor a client secret travels in plaintext, but to this machine itself."""
+    remedy = "(or set allow_plaintext_credentials)"
+    remote = [name for name in endpoints if not is_loopback(name)]
+    if remote and not tls:
+        allowed = f"True, since {credentials} would be sent unprotected to {remote[0]} {remedy}"
+        raise ConfigError("tls", False, allowed)
+    url = urlsplit(auth_url or "")
+    if url.scheme == "http" and not is_loopback(url.hostname or ""):
+        allowed = f"an https:// address, since the client secret would be sent unprotected {remedy}"
+        raise ConfigError("oauth.auth_url", f"http://{url.hostname}", allowed)

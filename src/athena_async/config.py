@@ -61,8 +61,7 @@ class OAuthConfig:
     def __post_init__(self) -> None:
         check.text("oauth.client_id", self.client_id)
         check.secret("oauth.client_secret", self.client_secret)
-        if not self.auth_url.startswith(("https://", "http://")):
-            raise ConfigError("oauth.auth_url", self.auth_url, "an http:// or https:// address")
+        check.address("oauth.auth_url", self.auth_url)
         check.text("oauth.audience", self.audience)
         check.between("oauth.refresh_fraction", self.refresh_fraction, 0.0, 1.0, open_ends=True)
         check.positive("oauth.timeout_s", self.timeout_s)
@@ -170,8 +169,7 @@ class BatchingConfig:
         check.count("batching.max_bytes", self.max_bytes, 1024)
         check.positive("batching.target_latency_s", self.target_latency_s)
         check.not_negative("batching.linger_s", self.linger_s)
-        if self.fixed_size is not None:
-            check.count("batching.fixed_size", self.fixed_size, 1, self.max_images)
+        check.optional(check.count, "batching.fixed_size", self.fixed_size, 1, self.max_images)
         check.count("batching.max_batches_in_flight", self.max_batches_in_flight, 1, 1024)
 
 
@@ -216,8 +214,7 @@ class PreprocessConfig:
         check.choice("preprocess.isolation", self.isolation, get_args(Isolation))
         for name in self.hashes:
             check.choice("preprocess.hashes", name, get_args(HashName))
-        if self.threads is not None:
-            check.count("preprocess.threads", self.threads, 1, 256)
+        check.optional(check.count, "preprocess.threads", self.threads, 1, 256)
         check.count("preprocess.max_pixels", self.max_pixels, IMAGE_SIDE * IMAGE_SIDE)
         check.count("preprocess.max_file_bytes", self.max_file_bytes, 1024)
         check.count("preprocess.worker_memory_bytes", self.worker_memory_bytes, 256 * MiB)
@@ -256,8 +253,7 @@ class RetryConfig:
         check.positive("retry.base_s", self.base_s)
         check.between("retry.cap_s", self.cap_s, self.base_s, 3600.0)
         check.between("retry.budget_ratio", self.budget_ratio, 0.0, 1.0)
-        if self.budget_images is not None:
-            check.count("retry.budget_images", self.budget_images, 0)
+        check.optional(check.count, "retry.budget_images", self.budget_images, 0)
         check.positive("retry.grace_min_s", self.grace_min_s)
         check.between("retry.grace_max_s", self.grace_max_s, self.grace_min_s, 3600.0)
 
@@ -307,8 +303,7 @@ class LimitsConfig:
     def __post_init__(self) -> None:
         check.count("limits.max_in_flight", self.max_in_flight, 1)
         check.count("limits.max_in_flight_bytes", self.max_in_flight_bytes, 2 * MiB)
-        if self.images_per_second is not None:
-            check.positive("limits.images_per_second", self.images_per_second)
+        check.optional(check.positive, "limits.images_per_second", self.images_per_second)
         check.count("limits.foreign_results", self.foreign_results, 1)
 
 
@@ -349,8 +344,9 @@ class ClientConfig:
     limits: LimitsConfig = field(default_factory=LimitsConfig)
 
     def __post_init__(self) -> None:
-        if isinstance(self.endpoints, str):
-            object.__setattr__(self, "endpoints", (self.endpoints,))
+        endpoints: object = self.endpoints
+        if isinstance(endpoints, str):
+            object.__setattr__(self, "endpoints", (endpoints,))
         if not self.endpoints:
             raise ConfigError("endpoints", self.endpoints, "at least one 'host:port'")
         for endpoint in self.endpoints:
@@ -358,8 +354,7 @@ class ClientConfig:
         if len(set(self.endpoints)) != len(self.endpoints):
             raise ConfigError("endpoints", self.endpoints, "without duplicates")
         check.text("affiliate", self.affiliate)
-        if self.deployment_id is not None:
-            check.text("deployment_id", self.deployment_id, longest=MAX_ID_LENGTH - 1)
+        check.optional(check.text, "deployment_id", self.deployment_id, MAX_ID_LENGTH - 1)
         self._check_credentials()
         if not isinstance(self.tls, bool | TlsConfig):
             raise ConfigError("tls", self.tls, "True, False or a TlsConfig")
@@ -370,15 +365,10 @@ class ClientConfig:
         given = [name for name in ("api_key", "api_key_file", "oauth") if getattr(self, name) is not None]
         if len(given) > 1:
             raise ConfigError(given[1], "set", f"absent, since {given[0]} is set too: choose one")
-        if self.api_key is not None:
-            check.secret("api_key", self.api_key)
-        if given and self.tls is False and not self.allow_plaintext_credentials:
-            remote = [endpoint for endpoint in self.endpoints if not check.is_loopback(endpoint)]
-            if remote:
-                raise ConfigError(
-                    "tls", False, f"True, since {given[0]} would be sent unprotected to {remote[0]} "
-                    "(or set allow_plaintext_credentials)",
-                )
+        check.optional(check.secret, "api_key", self.api_key)
+        if given and not self.allow_plaintext_credentials:
+            auth_url = self.oauth.auth_url if self.oauth else None
+            check.protected(given[0], self.tls is not False, self.endpoints, auth_url)
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: object) -> ClientConfig:
