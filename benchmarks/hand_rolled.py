@@ -9,12 +9,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import grpc
 
 from athena_async import wire
 from athena_async._proto.athena import models_pb2
+from athena_async.config import IMAGE_SIDE
+
+_Messages = Sequence[bytes] | Sequence["asyncio.Future[bytes]"]
 
 DEPLOYMENT = "hand-rolled"
 _OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.max_receive_message_length", 64 * 1024 * 1024))
@@ -46,7 +51,7 @@ async def stream(channels: Sequence[grpc.aio.Channel], messages: Sequence[bytes]
     return time.perf_counter() - start
 
 
-async def _exchange(channel: grpc.aio.Channel, messages: Sequence[bytes]) -> None:
+async def _exchange(channel: grpc.aio.Channel, messages: _Messages) -> None:
     call = channel.stream_stream(wire.CLASSIFY)()
     writes = asyncio.ensure_future(_write(call, messages))
     parse = models_pb2.ClassifyResponse.FromString
@@ -58,9 +63,9 @@ async def _exchange(channel: grpc.aio.Channel, messages: Sequence[bytes]) -> Non
         raise RuntimeError(f"no answers: {await call.code()} {await call.details()}")
 
 
-async def _write(call: grpc.aio.StreamStreamCall[bytes, bytes], messages: Sequence[bytes]) -> None:
+async def _write(call: grpc.aio.StreamStreamCall[bytes, bytes], messages: _Messages) -> None:
     for message in messages:
-        await call.write(message)
+        await call.write(message if isinstance(message, bytes) else await message)
     await call.done_writing()
 
 
@@ -73,3 +78,58 @@ async def unary(channel: grpc.aio.Channel, message: bytes, count: int) -> list[f
         models_pb2.ClassificationOutput.FromString(await call(message))
         taken.append(time.perf_counter() - start)
     return taken
+
+
+async def photographs(
+    channels: Sequence[grpc.aio.Channel], images: Sequence[bytes], batch: int, threads: int
+) -> float:
+    """Decodes and resizes with OpenCV in threads, and streams the frames as they come; returns the seconds."""
+    loop = asyncio.get_running_loop()
+    start = time.perf_counter()
+    groups = [images[i : i + batch] for i in range(0, len(images), batch)]
+    with ThreadPoolExecutor(threads) as pool:
+        shares = [
+            [loop.run_in_executor(pool, _prepare, group) for group in groups[i :: len(channels)]]
+            for i in range(len(channels))
+        ]
+        await asyncio.gather(*(_exchange(*pair) for pair in zip(channels, shares, strict=True)))
+    return time.perf_counter() - start
+
+
+def _prepare(images: Sequence[bytes]) -> bytes:
+    """A request with the frames of some photographs."""
+    import cv2
+    import numpy as np
+
+    payloads = []
+    for image in images:
+        decoded = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
+        resized = cv2.resize(decoded, (IMAGE_SIDE, IMAGE_SIDE), interpolation=cv2.INTER_LINEAR)
+        payloads.append(wire.Payload(memoryview(resized).cast("B"), wire.ImageFormat.RAW_UINT8_BGR))
+    return requests(payloads, len(payloads))[0]
+
+
+async def windowed(
+    channel: grpc.aio.Channel, message: bytes, window: int
+) -> AsyncIterator[tuple[float, float]]:
+    """Sends a message over and over, ``window`` of them unanswered; yields when each was sent and answered.
+
+    It ends when the iterator is closed. One answer for each message is expected, in order.
+    """
+    call = channel.stream_stream(wire.CLASSIFY)()
+    sent: deque[float] = deque()
+    room = asyncio.Semaphore(window)
+
+    async def write() -> None:
+        while await room.acquire():
+            sent.append(time.perf_counter())
+            await call.write(message)
+
+    writes = asyncio.ensure_future(write())
+    try:
+        while (await call.read()) is not grpc.aio.EOF:
+            yield sent.popleft(), time.perf_counter()
+            room.release()
+    finally:
+        writes.cancel()
+        call.cancel()

@@ -123,3 +123,8 @@ def percentile(values: Sequence[float], percent: float) -> float:
         return math.nan
     ordered = sorted(values)
     return ordered[max(0, math.ceil(len(ordered) * percent / 100) - 1)]
+
+
+async def rate(count: int, seconds: Awaitable[float]) -> float:
+    """How many of ``count`` things a second, where the run takes ``seconds``."""
+    return count / await seconds

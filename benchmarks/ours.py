@@ -9,7 +9,10 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from athena_async import AthenaClient, ClientConfig, ImageInput
+from athena_async.config import ClientConfig
+try:
+    from athena_async import AthenaClient, ImageInput
+except ImportError: AthenaClient=ImageInput=None
 from athena_async.config import IMAGE_SIDE, BatchingConfig, PoolConfig, PreprocessConfig
 from athena_async.events import BatchAnswered, Event, ImagesPrepared
 
@@ -33,7 +36,12 @@ def config(
 
 def hash_only(digests: Iterable[str]) -> list[ImageInput]:
     """Inputs without image data."""
-    return [ImageInput(md5=digest) for digest in digests]
+    return [hash_input(digest) for digest in digests]
+
+
+def hash_input(digest: str) -> ImageInput:
+    """One of them."""
+    return ImageInput(md5=digest)
 
 
 def arrays(frames: Iterable[bytes]) -> list[NDArray[np.uint8]]:
@@ -70,6 +78,18 @@ class Observed:
         self.prepared.clear()
 
 
-async def settle() -> None:
-    """Lets the loop finish what the last call left."""
-    await asyncio.sleep(0.05)
+async def watch(client: AthenaClient, every_s: float, samples: list[dict[str, float]]) -> None:
+    """Adds the first endpoint's controller, as it is, to ``samples`` until cancelled."""
+    start = time.perf_counter()
+    while True:
+        state = next(iter(client.stats().controllers.values()))
+        samples.append(
+            {
+                "at_s": time.perf_counter() - start,
+                "images": state.images,
+                "in_flight": state.in_flight,
+                "latency_p95_s": state.latency_p95_s,
+                "images_per_s": state.images_per_s,
+            }
+        )
+        await asyncio.sleep(every_s)

@@ -17,6 +17,9 @@ from athena_async import wire
 from benchmarks import children
 from benchmarks.sink import answer, answer_single, scan_ids
 
+_TIMER_S = 0.01
+"""How late a timer may fire for the next request to be taken as begun when it should have."""
+
 
 @dataclass(slots=True)
 class Cost:
@@ -52,11 +55,16 @@ class Cost:
 
 
 class Model:
-    """Works through requests one by one. ``free_at_s`` is when the last one taken will be done."""
+    """Works through requests one by one, taking turns between streams.
+
+    ``_done_at_s`` is when the last request was, or should have been, done: a timer that fired late does not slow
+    the model down.
+    """
 
     def __init__(self, cost: Cost) -> None:
         self.cost = cost
-        self._free_at_s = 0.0
+        self._done_at_s = 0.0
+        self._turn = asyncio.Lock()
         self._answering = asyncio.Event()
         self._answering.set()
 
@@ -64,50 +72,46 @@ class Model:
         """Sets fields of the cost. ``drift_s`` begins a drift now."""
         for name, value in command.items():
             setattr(self.cost, name, value)
-        now_s = asyncio.get_running_loop().time()
         if "drift_s" in command:
-            self.cost.drift_from_s = now_s
+            self.cost.drift_from_s = asyncio.get_running_loop().time()
         if self.cost.hang:
             self._answering.clear()
         else:
             self._answering.set()
-        self._free_at_s = min(self._free_at_s, now_s)  # what waited is done with: a restart, in effect
 
-    def book(self, inputs: int) -> float:
-        """Queues a request; returns when it will be done, on the loop's clock."""
-        now_s = asyncio.get_running_loop().time()
-        begin_s = max(now_s, self._free_at_s)
-        self._free_at_s = begin_s + self.cost.of(inputs, begin_s)
-        return self._free_at_s
-
-    async def until(self, done_at_s: float) -> None:
-        """Waits for a booked request to be done, and for the model to answer at all."""
-        await asyncio.sleep(max(0.0, done_at_s - asyncio.get_running_loop().time()))
-        await self._answering.wait()
+    async def work(self, inputs: int) -> None:
+        """Takes the time that a request costs."""
+        async with self._turn:
+            await self._answering.wait()
+            now_s = asyncio.get_running_loop().time()
+            begin_s = self._done_at_s if now_s - self._done_at_s < _TIMER_S else now_s
+            self._done_at_s = begin_s + self.cost.of(inputs, begin_s)
+            await asyncio.sleep(max(0.0, self._done_at_s - now_s))
+            await self._answering.wait()
 
     async def classify(self, _requests: object, context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         """The handler of Classify: reads on while earlier requests are worked on."""
-        waiting: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue(1000)
-        writer = asyncio.ensure_future(self._write(waiting, context))
+        waiting: asyncio.Queue[bytes] = asyncio.Queue(1000)
+        worker = asyncio.ensure_future(self._answer(waiting, context))
         try:
             while (request := await context.read()) is not grpc.aio.EOF:
-                if inputs := sum(1 for _ in scan_ids(request)):
-                    await waiting.put((self.book(inputs), answer(request)))
-            await waiting.put((0.0, b""))
-            await writer
+                await waiting.put(request)
+            await waiting.put(b"")
+            await worker
         finally:
-            writer.cancel()
+            worker.cancel()
 
-    async def _write(
-        self, waiting: asyncio.Queue[tuple[float, bytes]], context: grpc.aio.ServicerContext[bytes, bytes]
+    async def _answer(
+        self, waiting: asyncio.Queue[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
     ) -> None:
-        while (entry := await waiting.get())[1]:
-            await self.until(entry[0])
-            await context.write(entry[1])
+        while request := await waiting.get():
+            if inputs := sum(1 for _ in scan_ids(request)):
+                await self.work(inputs)
+                await context.write(answer(request))
 
     async def classify_single(self, request: bytes, _context: object) -> bytes:
         """The handler of ClassifySingle."""
-        await self.until(self.book(1))
+        await self.work(1)
         return answer_single(request)
 
     async def list_deployments(self, _request: bytes, _context: object) -> bytes:

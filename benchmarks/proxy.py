@@ -69,7 +69,7 @@ async def _serve(
         outer.setblocking(False)
         await asyncio.get_running_loop().sock_connect(outer, to)
         far_reader, far_writer = await asyncio.open_connection(sock=outer, limit=_SOCKET_BUFFER_BYTES)
-        with contextlib.suppress(ConnectionError):
+        with contextlib.suppress(ConnectionError, asyncio.CancelledError):  # cancelled as the process ends
             await asyncio.gather(up.carry(reader, far_writer), down.carry(far_reader, writer))
 
     listener = socket.socket()

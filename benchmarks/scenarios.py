@@ -23,8 +23,6 @@ from benchmarks.table import text_table
 class Scenario(Protocol):
     """What each module ``s01_...`` to ``s11_...`` offers."""
 
-    TITLE: str
-
     def run(self, scale: Scale) -> Coroutine[Any, Any, Report]:
         """Measures, and returns what was found."""
         ...
@@ -35,6 +33,11 @@ def names() -> dict[str, str]:
     found = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
     modules = [name for name in found if name[0] == "s" and name[1:3].isdigit()]
     return {f"S{int(name[1:3])}": name for name in modules} | {"stages": "stages"}
+
+
+def title(name: str) -> str:
+    """What the scenario is about: the first line of its module, which is not imported for it."""
+    return (Path(__file__).parent / f"{names()[name]}.py").read_text().split("\n", 1)[0].strip('"').rstrip(".")
 
 
 def load(name: str) -> Scenario:

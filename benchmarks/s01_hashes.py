@@ -1,0 +1,51 @@
+"""Hash-only inputs through `classify_many`.
+
+The official client cannot send hashes on a stream; it is given 50 bytes in place of an image.
+"""
+
+from __future__ import annotations
+
+from athena_async import wire
+from athena_async.config import BatchingConfig
+from benchmarks import children, hand_rolled, inputs, official, ours
+from benchmarks.measure import HAND_ROLLED, OFFICIAL, OURS, Report, Row, Scale, compare, rate, take_turns
+
+OFFICIAL_BATCHES = (10, 50, 100, 200)
+CONNECTIONS = 2
+
+
+async def run(scale: Scale) -> Report:
+    report = Report()
+    count = scale.pick(100_000, 20_000)
+    async with children.start("benchmarks.sink") as sink:
+        best = await _best_batch(sink.endpoint, count // 4)
+        for batch in (None, 10, 50, 200):
+            report.rows.append(await _against(sink.endpoint, batch, batch or best, count, scale))
+    return report
+
+
+async def _best_batch(endpoint: str, count: int) -> int:
+    """The official client's best batch size, by trying some."""
+    settings = [official.Settings(batch=batch, resize=False, compress=False) for batch in OFFICIAL_BATCHES]
+    taken = {each.batch: await official.stream(endpoint, inputs.tiny(count), each) for each in settings}
+    return min(taken, key=taken.__getitem__)
+
+
+async def _against(endpoint: str, batch: int | None, official_batch: int, count: int, scale: Scale) -> Row:
+    """All peers; ours adapts its batches where ``batch`` is None."""
+    digests = inputs.digests(count)
+    messages = hand_rolled.requests([wire.Payload(b"", md5=(digest,)) for digest in digests], batch or 200)
+    images, tiny = ours.hash_only(digests), inputs.tiny(count)
+    settings = official.Settings(batch=official_batch, resize=False, compress=False)
+    config = ours.config(endpoint, batching=BatchingConfig(fixed_size=batch))
+    async with AthenaClient(config) as client, hand_rolled.connections(endpoint, CONNECTIONS) as channels:
+        peers = {
+            OURS: lambda: rate(count, ours.classify_many(client, images)),
+            OFFICIAL: lambda: rate(count, official.stream(endpoint, tiny, settings)),
+            HAND_ROLLED: lambda: rate(count, hand_rolled.stream(channels, messages)),
+        }
+        figures = await take_turns(peers, scale.rounds)
+    if batch is None:
+        note = f"official at its best batch, {official_batch}; hand-rolled at 200, our largest"
+        return Row("S1", "hash-only, adaptive", "images/s", figures, compare(figures, OFFICIAL, 2), note)
+    return Row("S1", f"hash-only, batch {batch}", "images/s", figures, compare(figures, HAND_ROLLED, 0.7))

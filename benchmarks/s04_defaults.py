@@ -1,0 +1,27 @@
+"""JPEG photographs of 1280x960, each client as it comes.
+
+The official client's default is Brotli at level 11, on the event loop.
+"""
+
+from __future__ import annotations
+
+
+from benchmarks import children, inputs, official, ours
+from benchmarks.measure import OFFICIAL, OURS, Report, Row, Scale, compare, rate, take_turns
+
+
+async def run(scale: Scale) -> Report:
+    count, few = scale.pick(600, 100), scale.pick(10, 2)
+    images = inputs.repeated(inputs.jpegs(1280, 960), count)
+    async with children.start("benchmarks.sink") as sink, AthenaClient(ours.config(sink.endpoint)) as client:
+        await ours.classify_many(client, images[:20])
+        figures = await take_turns(
+            {
+                OURS: lambda: rate(count, ours.classify_many(client, images)),
+                OFFICIAL: lambda: rate(few, official.stream(sink.endpoint, images[:few], official.DEFAULTS)),
+            },
+            scale.pick(3, 1),
+            warm_up=0,
+        )
+    targets = compare(figures, OFFICIAL, 100)
+    return Report([Row("S4", "JPEG 1280x960, defaults", "images/s", figures, targets)])

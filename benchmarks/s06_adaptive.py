@@ -1,0 +1,191 @@
+"""Adaptive batching under five server profiles: throughput with p95 of a batch inside the target latency.
+
+The peer is a hand-rolled stream with a fixed batch size and a fixed number of batches in flight; of all those tried,
+the fastest whose p95 holds. No setting of ours changes between profiles. The profiles run side by side: their servers
+mostly sleep.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+
+from athena_async import wire
+from athena_async.config import BatchingConfig, PreprocessConfig
+from benchmarks import children, hand_rolled, inputs, ours
+from benchmarks.measure import OURS, Figure, Report, Row, Scale, Target, compare, percentile
+
+TARGET_LATENCY_S = 0.3
+LINK_MBIT_PER_S = 400
+DRIFT = 5.0
+SIZES = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 200)
+FRAME_SIZES = (1, 2, 3, 4, 6)
+WINDOWS = (1, 2, 4)
+FIXED = "best fixed"
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A server, and what it is sent."""
+
+    name: str
+    arguments: tuple[str, ...]
+    frames: bool = False
+    drifts: bool = False
+
+
+PROFILES = (
+    Profile("fixed cost", ("--fixed-s", "0.03")),
+    Profile("cost per item", ("--fixed-s", "0.002", "--per-item-s", "0.001")),
+    Profile("knee at 32", ("--fixed-s", "0.02", "--per-item-s", "0.0002", "--knee", "32", "--per-item-over-s", "0.004")),
+    Profile("slow drift of 5x", ("--fixed-s", "0.005", "--per-item-s", "0.0005"), drifts=True),
+    Profile("bandwidth-bound", (), frames=True),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """How long one run is: ``warm_s`` to find its feet, then ``measured_s``, in which a drift takes place."""
+
+    warm_s: float
+    measured_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What one run reached within its measured time."""
+
+    throughput: float
+    p95_s: float
+
+    @property
+    def held(self) -> bool:
+        return self.p95_s <= TARGET_LATENCY_S
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """Where a profile is served. ``drift(s)`` begins its drift, ``drift(None)`` takes it back."""
+
+    endpoint: str
+    drift: Callable[[float | None], None]
+
+
+async def run(scale: Scale) -> Report:
+    report = Report(series={"S6": {}})
+    chosen = scale.pick(PROFILES, PROFILES[:3])
+    for row, course in await asyncio.gather(*(_profile(profile, scale) for profile in chosen)):
+        report.rows.append(row)
+        report.series["S6"][row.what] = course
+    return report
+
+
+async def _profile(profile: Profile, scale: Scale) -> tuple[Row, dict[str, Any]]:
+    """The row of a profile, and the course of our last run under it."""
+    async with _serve(profile) as server:
+        runs = [await _adaptive(server, profile, scale) for _ in range(scale.pick(3, 1))]
+        best, how = await _best_fixed(server, profile, scale)
+    own = [outcome for outcome, _ in runs]
+    p95_s = Figure(tuple(outcome.p95_s for outcome in own)).median
+    figures = {OURS: Figure(tuple(outcome.throughput for outcome in own)), FIXED: Figure((best.throughput,))}
+    targets = compare(figures, FIXED, 0.9)
+    targets.append(Target(f"p95 <= {TARGET_LATENCY_S} s", p95_s, TARGET_LATENCY_S, at_least=False))
+    return Row("S6", profile.name, "images/s", figures, targets, f"best fixed: {how}"), runs[-1][1]
+
+
+@contextlib.asynccontextmanager
+async def _serve(profile: Profile) -> AsyncIterator[Server]:
+    if profile.frames:
+        async with children.start("benchmarks.sink") as sink:
+            link = ("--to", sink.endpoint, "--mbit-per-s", str(LINK_MBIT_PER_S))
+            async with children.start("benchmarks.proxy", *link) as proxy:
+                yield Server(proxy.endpoint, lambda seconds: None)
+    else:
+        async with children.start("benchmarks.profiles", *profile.arguments) as child:
+
+            def drift(seconds: float | None) -> None:
+                if profile.drifts:
+                    child.send(drift_factor=1.0 if seconds is None else DRIFT, drift_s=seconds or 1.0)
+
+            yield Server(child.endpoint, drift)
+
+
+async def _adaptive(server: Server, profile: Profile, scale: Scale) -> tuple[Outcome, dict[str, Any]]:
+    """Our client, new and with nothing learnt."""
+    course = scale.pick(Course(6.0, 12.0), Course(2.0, 2.5))
+    observed = ours.Observed()
+    config = ours.config(
+        server.endpoint,
+        batching=BatchingConfig(target_latency_s=TARGET_LATENCY_S),
+        preprocess=PreprocessConfig(encoding="none", hashes=()),
+    )
+    async with AthenaClient(config, observers=[observed]) as client:
+        samples: list[dict[str, float]] = []
+        watch = asyncio.ensure_future(ours.watch(client, 0.05, samples))
+        images = itertools.cycle(ours.arrays(inputs.frames()) if profile.frames else ours.hash_only(inputs.digests(1000)))
+        start, measured, answered = time.perf_counter(), 0.0, 0
+        async with contextlib.aclosing(client.stream(images)) as results:
+            async for _ in results:
+                passed = time.perf_counter() - start
+                if passed >= course.warm_s:
+                    if not measured:
+                        measured = passed
+                        observed.clear()
+                        server.drift(course.measured_s)
+                    answered += 1
+                if passed >= course.warm_s + course.measured_s:
+                    break
+        took = time.perf_counter() - start - measured
+        watch.cancel()
+    server.drift(None)
+    latencies = [batch.latency_s for batch in observed.answered]
+    return Outcome(answered / took, percentile(latencies, 95)), {"samples": samples, "warm_s": course.warm_s}
+
+
+async def _best_fixed(server: Server, profile: Profile, scale: Scale) -> tuple[Outcome, str]:
+    """The fastest of all fixed sizes and windows whose p95 holds, and which one it is."""
+    sizes = FRAME_SIZES if profile.frames else scale.pick(SIZES, (8, 32, 64, 200))
+    course = scale.pick(Course(0.5, 2.0), Course(0.2, 0.6))
+    found = {}
+    async with hand_rolled.connections(server.endpoint, 1) as channels:
+        for size, window in itertools.product(sizes, scale.pick(WINDOWS, (2,))):
+            message = hand_rolled.requests(_payloads(profile, size), size)[0]
+            server.drift(None)
+            found[f"{size} images a batch, {window} in flight"] = await _fixed(
+                channels[0], message, size, window, course, server
+            )
+    held = {how: outcome for how, outcome in found.items() if outcome.held}
+    how = max(held or found, key=lambda each: found[each].throughput)
+    return found[how], how
+
+
+async def _fixed(
+    channel: grpc.aio.Channel, message: bytes, size: int, window: int, course: Course, server: Server
+) -> Outcome:
+    """One fixed size, with so many batches in flight."""
+    latencies: list[float] = []
+    start = time.perf_counter()
+    measured = 0.0
+    async for sent, answered in hand_rolled.windowed(channel, message, window):
+        if answered - start >= course.warm_s:
+            if measured:
+                latencies.append(answered - sent)
+            else:
+                measured = answered
+                server.drift(course.measured_s)
+        if answered - start >= course.warm_s + course.measured_s:
+            break
+    return Outcome(len(latencies) * size / (answered - measured), percentile(latencies, 95))
+
+
+def _payloads(profile: Profile, size: int) -> list[wire.Payload]:
+    if profile.frames:
+        return [wire.Payload(frame, wire.ImageFormat.RAW_UINT8_BGR) for frame in inputs.repeated(inputs.frames(), size)]
+    return [wire.Payload(b"", md5=(digest,)) for digest in inputs.digests(size)]

@@ -1,0 +1,139 @@
+"""Four endpoints, of which one turns 20 times slower, one stops answering, and both return.
+
+Healthy, the four share the load. With the faults, two must carry at least 0.8 of what two healthy ones carry; p99 is
+that of a batch's latency once both faulty endpoints are out of the way, or at the latest when the phase is half over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import math
+from dataclasses import dataclass, field
+
+from athena_async import AthenaClient
+from athena_async.config import Balancer, BatchingConfig, PoolConfig
+from athena_async.events import BatchAnswered, EndpointEjected, EndpointReturned, Event
+from benchmarks import children, inputs, ours
+from benchmarks.measure import OURS, Figure, Report, Row, Scale, Target, percentile
+
+COST = ("--fixed-s", "0.005", "--per-item-s", "0.0005")
+SLOW_FACTOR = 20.0
+RETURN_LIMIT_S = 15.0
+FULL_RATE = 0.9
+"""Part of the healthy rate that counts as full."""
+
+
+@dataclass(frozen=True, slots=True)
+class Phases:
+    """Seconds of each phase."""
+
+    healthy_s: float
+    faulty_s: float
+    returned_s: float
+
+
+@dataclass(slots=True)
+class Log:
+    """What happened when, on the loop's clock."""
+
+    answered: list[tuple[float, int, float]] = field(default_factory=list)
+    ejections: list[tuple[float, str]] = field(default_factory=list)
+    returns: list[tuple[float, str]] = field(default_factory=list)
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, BatchAnswered):
+            self.answered.append((event.at_s, event.images, event.latency_s))
+        elif isinstance(event, EndpointEjected):
+            self.ejections.append((event.at_s, event.endpoint))
+        elif isinstance(event, EndpointReturned):
+            self.returns.append((event.at_s, event.endpoint))
+
+    def rate(self, begin_s: float, end_s: float) -> float:
+        """Images answered a second."""
+        return sum(images for at_s, images, _ in self.answered if begin_s <= at_s < end_s) / (end_s - begin_s)
+
+    def p99_s(self, begin_s: float, end_s: float) -> float:
+        """Latency that 99 % of the batches answered within the time stayed under."""
+        return percentile([latency for at_s, _, latency in self.answered if begin_s <= at_s < end_s], 99)
+
+    def full_rate_after(self, begin_s: float, end_s: float, rate: float) -> float:
+        """Seconds from ``begin_s`` until a second begins in which ``rate`` is reached; infinite if none does."""
+        steps = (begin_s + i * 0.25 for i in range(int((end_s - begin_s - 1) * 4)))
+        return next((at_s - begin_s for at_s in steps if self.rate(at_s, at_s + 1) >= rate), math.inf)
+
+
+async def run(scale: Scale) -> Report:
+    report = Report(series={"S7": {}})
+    phases = scale.pick(Phases(8, 50, 30), Phases(2, 6, 4))
+    balancers: tuple[Balancer, ...] = scale.pick(("least_loaded", "round_robin"), ("least_loaded",))
+    for balancer in balancers:
+        await _measure(report, balancer, phases)
+    return report
+
+
+async def _measure(report: Report, balancer: Balancer, phases: Phases) -> None:
+    log = Log()
+    async with contextlib.AsyncExitStack() as stack:
+        servers = [
+            await stack.enter_async_context(children.start("benchmarks.profiles", *COST)) for _ in range(4)
+        ]
+        config = ours.config(
+            *(server.endpoint for server in servers),
+            pool=PoolConfig(balancer=balancer),
+            batching=BatchingConfig(target_latency_s=0.3),
+        )
+        client = await stack.enter_async_context(AthenaClient(config, observers=[log]))
+        load = asyncio.ensure_future(_load(client))
+        await asyncio.sleep(phases.healthy_s)
+        faulty_at_s = asyncio.get_running_loop().time()
+        servers[0].send(factor=SLOW_FACTOR)
+        servers[1].send(hang=1)
+        await asyncio.sleep(phases.faulty_s)
+        returned_at_s = asyncio.get_running_loop().time()
+        servers[0].send(factor=1)
+        servers[1].send(hang=0)
+        await asyncio.sleep(phases.returned_s)
+        load.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await load
+    report.rows += _rows(log, balancer, phases, faulty_at_s, returned_at_s)
+    report.series["S7"][balancer] = _series(log, faulty_at_s - phases.healthy_s, faulty_at_s, returned_at_s)
+
+
+async def _load(client: AthenaClient) -> None:
+    """As many images as the client takes."""
+    async for _ in client.stream(itertools.cycle(ours.hash_only(inputs.digests(1000)))):
+        pass
+
+
+def _rows(log: Log, balancer: str, phases: Phases, faulty_at_s: float, returned_at_s: float) -> list[Row]:
+    healthy_from_s, end_s = faulty_at_s - phases.healthy_s / 2, returned_at_s + phases.returned_s
+    healthy, healthy_p99_s = log.rate(healthy_from_s, faulty_at_s), log.p99_s(healthy_from_s, faulty_at_s)
+    ejected = [at_s for at_s, _ in log.ejections if faulty_at_s <= at_s < returned_at_s]
+    after_s = min([*ejected[1:2], faulty_at_s + phases.faulty_s / 2])
+    faulty, p99_s = log.rate(faulty_at_s, returned_at_s), log.p99_s(after_s, returned_at_s)
+    back_s = log.full_rate_after(returned_at_s, end_s, FULL_RATE * healthy)
+    what = f"4 endpoints, {balancer}"
+    return [
+        Row("S7", f"{what}: rate with one slow, one silent", "images/s", {OURS: Figure((faulty,)), "healthy": Figure((healthy,))},
+            [Target(">= 0.8x the two healthy ones' share", faulty / (healthy / 2), 0.8)],
+            f"{len(ejected)} ejections"),
+        Row("S7", f"{what}: p99 of a batch after ejection", "ms", {OURS: Figure((p99_s * 1000,)), "healthy": Figure((healthy_p99_s * 1000,))},
+            [Target("<= 2x healthy", p99_s / healthy_p99_s, 2.0, at_least=False)]),
+        Row("S7", f"{what}: full rate after return", "s", {OURS: Figure((back_s,))},
+            [Target(f"<= {RETURN_LIMIT_S:.0f} s", back_s, RETURN_LIMIT_S, at_least=False)]),
+    ]
+
+
+def _series(log: Log, begin_s: float, faulty_at_s: float, returned_at_s: float) -> dict[str, object]:
+    """The rate in each half second, for the chart."""
+    end_s = max((at_s for at_s, _, _ in log.answered), default=begin_s)
+    steps = [begin_s + i * 0.5 for i in range(int((end_s - begin_s) * 2))]
+    return {
+        "at_s": [at_s - begin_s for at_s in steps],
+        "images_per_s": [log.rate(at_s, at_s + 0.5) for at_s in steps],
+        "faulty_at_s": faulty_at_s - begin_s,
+        "returned_at_s": returned_at_s - begin_s,
+    }

@@ -1,0 +1,71 @@
+"""Growth: cost of an item from 10^3 to 10^6 hash-only inputs, and of a photograph from 1 to 8 threads.
+
+With threads, the cost is processor time: wall time cannot stay the same from one thread to as many as there are cores.
+"""
+
+from __future__ import annotations
+
+import time
+
+from athena_async import AthenaClient
+from athena_async.config import PreprocessConfig
+from benchmarks import children, inputs, ours
+from benchmarks.measure import OURS, Figure, Report, Row, Scale, Target, take_turns
+
+LIMIT = 1.3
+
+
+async def run(scale: Scale) -> Report:
+    report = Report(series={"S10": {}})
+    async with children.start("benchmarks.sink") as sink:
+        await _items(report, sink.endpoint, scale)
+        await _threads(report, sink.endpoint, scale)
+    return report
+
+
+async def _items(report: Report, endpoint: str, scale: Scale) -> None:
+    counts = scale.pick((1_000, 10_000, 100_000, 1_000_000), (1_000, 10_000, 60_000))
+    figures: dict[str, Figure] = {}
+    async with AthenaClient(ours.config(endpoint)) as client:
+        await ours.classify_many(client, ours.hash_only(inputs.digests(10_000)))
+        for count in counts:
+            images = ours.hash_only(inputs.digests(min(count, 100_000))) * max(1, count // 100_000)
+            repeats = max(1, 10_000 // count)
+
+            async def cost_us(images: list[ours.ImageInput] = images, repeats: int = repeats) -> float:
+                taken = [await ours.classify_many(client, images) for _ in range(repeats)]
+                return sum(taken) / len(images) / repeats * 1e6
+
+            rounds = min(3, scale.rounds)
+            figures[f"{count:,} items"] = (await take_turns({OURS: cost_us}, rounds, warm_up=0))[OURS]
+    report.rows.append(_row("hash-only, time per item", "us", figures))
+    report.series["S10"]["items"] = {name: figure.median for name, figure in figures.items()}
+
+
+async def _threads(report: Report, endpoint: str, scale: Scale) -> None:
+    images = inputs.repeated(inputs.jpegs(1280, 960), scale.pick(400, 60))
+    cpu: dict[str, Figure] = {}
+    rates: dict[str, Figure] = {}
+    for threads in scale.pick((1, 2, 4, 8), (1, 2, 8)):
+        name = f"{threads} thread(s)"
+        config = ours.config(endpoint, preprocess=PreprocessConfig(encoding="none", threads=threads))
+        async with AthenaClient(config) as client:
+            await ours.classify_many(client, images[:20])
+            samples = [await _cpu_and_wall(client, images) for _ in range(scale.pick(3, 1))]
+        cpu[name] = Figure(tuple(cpu_s / len(images) * 1000 for cpu_s, _ in samples))
+        rates[name] = Figure(tuple(len(images) / wall_s for _, wall_s in samples))
+    report.rows.append(_row("JPEG 1280x960, processor time per image", "ms", cpu))
+    report.rows.append(Row("S10", "JPEG 1280x960, rate", "images/s", rates))
+    report.series["S10"]["threads"] = {name: figure.median for name, figure in rates.items()}
+
+
+async def _cpu_and_wall(client: AthenaClient, images: list[bytes]) -> tuple[float, float]:
+    before = time.process_time()
+    wall_s = await ours.classify_many(client, images)
+    return time.process_time() - before, wall_s
+
+
+def _row(what: str, unit: str, figures: dict[str, Figure]) -> Row:
+    medians = [figure.median for figure in figures.values()]
+    target = Target(f"largest <= {LIMIT}x smallest", max(medians) / min(medians), LIMIT, at_least=False)
+    return Row("S10", what, unit, figures, [target])
