@@ -44,7 +44,9 @@ def main() -> int:
 
 
 def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measures athena_async against its peers.")
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Measures athena_async against its peers."
+    )
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--full", action="store_true", help="the numbers that count")
     size.add_argument("--quick", action="store_true", help="all of it in under 90 s; noisier")

@@ -23,7 +23,9 @@ def draw(found: Mapping[str, Any], folder: Path) -> list[Path]:
     import matplotlib as mpl
 
     mpl.use("agg")
-    mpl.rcParams.update({"font.size": 9, "axes.edgecolor": _QUIET, "axes.spines.top": False, "axes.spines.right": False})
+    mpl.rcParams.update(
+        {"font.size": 9, "axes.edgecolor": _QUIET, "axes.spines.top": False, "axes.spines.right": False}
+    )
     prefix = "" if found["mode"] == "full" else "quick-"
     series = found["series"]
     drawn = {
@@ -83,7 +85,9 @@ def _batching(courses: Mapping[str, Any]) -> Canvas:
         samples = courses[name]["samples"]
         at_s = [sample["at_s"] for sample in samples]
         plot.step(at_s, [sample["images"] for sample in samples], color=_COLOURS[OURS], label="images a batch")
-        plot.step(at_s, [sample["in_flight"] for sample in samples], color=_COLOURS[OFFICIAL], label="batches in flight")
+        plot.step(
+            at_s, [sample["in_flight"] for sample in samples], color=_COLOURS[OFFICIAL], label="batches in flight"
+        )
         plot.axvline(courses[name]["warm_s"], color=_QUIET, zorder=0)
         plot.set_yscale("log", base=2)
         plot.yaxis.set_major_formatter("{x:.0f}")

@@ -33,14 +33,14 @@ class Child:
     """A running child process and the address that it listens on."""
 
     def __init__(self, process: asyncio.subprocess.Process, port: int) -> None:
-        self._process = process
+        self.process = process
         self.endpoint = f"127.0.0.1:{port}"
         self.pid = process.pid
 
     def send(self, **command: float) -> None:
         """Hands a command to the child's program, as one line of JSON."""
-        assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps(command).encode() + b"\n")
+        assert self.process.stdin is not None
+        self.process.stdin.write(json.dumps(command).encode() + b"\n")
 
     def __repr__(self) -> str:
         return f"Child(pid={self.pid}, endpoint={self.endpoint!r})"
@@ -70,9 +70,7 @@ async def _end(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-def run(
-    program: Callable[[Announce], Awaitable[None]], on_command: Callable[[Command], None] | None = None
-) -> None:
+def run(program: Callable[[Announce], Awaitable[None]], on_command: Callable[[Command], None] | None = None) -> None:
     """Runs the program of a child until its parent closes the pipe."""
 
     async def main() -> None:

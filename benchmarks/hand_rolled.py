@@ -80,9 +80,7 @@ async def unary(channel: grpc.aio.Channel, message: bytes, count: int) -> list[f
     return taken
 
 
-async def photographs(
-    channels: Sequence[grpc.aio.Channel], images: Sequence[bytes], batch: int, threads: int
-) -> float:
+async def photographs(channels: Sequence[grpc.aio.Channel], images: Sequence[bytes], batch: int, threads: int) -> float:
     """Decodes and resizes with OpenCV in threads, and streams the frames as they come; returns the seconds."""
     loop = asyncio.get_running_loop()
     start = time.perf_counter()
@@ -109,9 +107,7 @@ def _prepare(images: Sequence[bytes]) -> bytes:
     return requests(payloads, len(payloads))[0]
 
 
-async def windowed(
-    channel: grpc.aio.Channel, message: bytes, window: int
-) -> AsyncIterator[tuple[float, float]]:
+async def windowed(channel: grpc.aio.Channel, message: bytes, window: int) -> AsyncIterator[tuple[float, float]]:
     """Sends a message over and over, ``window`` of them unanswered; yields when each was sent and answered.
 
     It ends when the iterator is closed. One answer for each message is expected, in order.

@@ -9,10 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from athena_async.config import ClientConfig
-try:
-    from athena_async import AthenaClient, ImageInput
-except ImportError: AthenaClient=ImageInput=None
+from athena_async import AthenaClient, ClientConfig, ImageInput
 from athena_async.config import IMAGE_SIDE, BatchingConfig, PoolConfig, PreprocessConfig
 from athena_async.events import BatchAnswered, Event, ImagesPrepared
 

@@ -101,9 +101,7 @@ class Model:
         finally:
             worker.cancel()
 
-    async def _answer(
-        self, waiting: asyncio.Queue[bytes], context: grpc.aio.ServicerContext[bytes, bytes]
-    ) -> None:
+    async def _answer(self, waiting: asyncio.Queue[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         while request := await waiting.get():
             if inputs := sum(1 for _ in scan_ids(request)):
                 await self.work(inputs)
@@ -124,19 +122,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="A server whose requests cost time.")
     for part in fields(Cost):
         parser.add_argument(f"--{part.name.replace('_', '-')}", type=float, default=part.default)
-    cost = Cost(**vars(parser.parse_args()))
-    model: list[Model] = []
+    model = Model(Cost(**vars(parser.parse_args())))
 
     async def serve(announce: children.Announce) -> None:
-        model.append(Model(cost))
         handlers = {
-            "Classify": grpc.stream_stream_rpc_method_handler(model[0].classify),
-            "ClassifySingle": grpc.unary_unary_rpc_method_handler(model[0].classify_single),
-            "ListDeployments": grpc.unary_unary_rpc_method_handler(model[0].list_deployments),
+            "Classify": grpc.stream_stream_rpc_method_handler(model.classify),
+            "ClassifySingle": grpc.unary_unary_rpc_method_handler(model.classify_single),
+            "ListDeployments": grpc.unary_unary_rpc_method_handler(model.list_deployments),
         }
         await children.serve_handlers(wire.SERVICE, handlers, announce)
 
-    children.run(serve, lambda command: model[0].change(command))
+    children.run(serve, model.change)
 
 
 if __name__ == "__main__":

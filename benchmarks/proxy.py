@@ -1,7 +1,8 @@
 """A slow link: a TCP proxy with bounded bandwidth and added latency, in a process of its own.
 
-``python -m benchmarks.proxy --to 127.0.0.1:50051 --mbit-per-s 50 --latency-ms 20``; the bandwidth is that of each direction,
-shared by all connections. Its socket buffers are small, so that bytes wait in the client, as on a real slow link.
+``python -m benchmarks.proxy --to 127.0.0.1:50051 --mbit-per-s 50 --latency-ms 20``; the bandwidth is that of each
+direction, shared by all connections. Its socket buffers are small, so that bytes wait in the client, as on a real
+slow link.
 """
 
 from __future__ import annotations
@@ -58,9 +59,7 @@ class _Link:
         loop.call_later(self._latency_s, writer.close)
 
 
-async def _serve(
-    to: tuple[str, int], bytes_per_s: float, latency_s: float, announce: children.Announce
-) -> None:
+async def _serve(to: tuple[str, int], bytes_per_s: float, latency_s: float, announce: children.Announce) -> None:
     up, down = _Link(bytes_per_s, latency_s), _Link(bytes_per_s, latency_s)
 
     async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -82,7 +81,9 @@ async def _serve(
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="A TCP proxy on loopback with the bandwidth and latency of a slow link.")
+    parser = argparse.ArgumentParser(
+        description="A TCP proxy on loopback with the bandwidth and latency of a slow link."
+    )
     parser.add_argument("--to", required=True, help="host:port that it leads to")
     parser.add_argument("--mbit-per-s", type=float, default=0.0, help="bandwidth of each direction; 0 has no limit")
     parser.add_argument("--latency-ms", type=float, default=0.0, help="added to each direction")

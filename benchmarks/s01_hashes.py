@@ -5,7 +5,7 @@ The official client cannot send hashes on a stream; it is given 50 bytes in plac
 
 from __future__ import annotations
 
-from athena_async import wire
+from athena_async import AthenaClient, wire
 from athena_async.config import BatchingConfig
 from benchmarks import children, hand_rolled, inputs, official, ours
 from benchmarks.measure import HAND_ROLLED, OFFICIAL, OURS, Report, Row, Scale, compare, rate, take_turns

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from athena_async import wire
+from athena_async import AthenaClient, wire
 from athena_async.config import PoolConfig, PreprocessConfig
 from benchmarks import children, hand_rolled, inputs, official, ours
 from benchmarks.measure import HAND_ROLLED, OFFICIAL, OURS, Figure, Report, Row, Scale, compare, rate, take_turns

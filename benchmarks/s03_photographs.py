@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-
+from athena_async import AthenaClient
 from athena_async.config import PreprocessConfig, Resampling, Resizer
 from benchmarks import children, hand_rolled, inputs, official, ours
 from benchmarks.measure import HAND_ROLLED, OFFICIAL, OURS, Report, Row, Scale, compare, rate, take_turns

@@ -5,7 +5,7 @@ The official client's default is Brotli at level 11, on the event loop.
 
 from __future__ import annotations
 
-
+from athena_async import AthenaClient
 from benchmarks import children, inputs, official, ours
 from benchmarks.measure import OFFICIAL, OURS, Report, Row, Scale, compare, rate, take_turns
 

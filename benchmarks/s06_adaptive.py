@@ -17,7 +17,7 @@ from typing import Any
 
 import grpc
 
-from athena_async import wire
+from athena_async import AthenaClient, wire
 from athena_async.config import BatchingConfig, PreprocessConfig
 from benchmarks import children, hand_rolled, inputs, ours
 from benchmarks.measure import OURS, Figure, Report, Row, Scale, Target, compare, percentile
@@ -44,7 +44,9 @@ class Profile:
 PROFILES = (
     Profile("fixed cost", ("--fixed-s", "0.03")),
     Profile("cost per item", ("--fixed-s", "0.002", "--per-item-s", "0.001")),
-    Profile("knee at 32", ("--fixed-s", "0.02", "--per-item-s", "0.0002", "--knee", "32", "--per-item-over-s", "0.004")),
+    Profile(
+        "knee at 32", ("--fixed-s", "0.02", "--per-item-s", "0.0002", "--knee", "32", "--per-item-over-s", "0.004")
+    ),
     Profile("slow drift of 5x", ("--fixed-s", "0.005", "--per-item-s", "0.0005"), drifts=True),
     Profile("bandwidth-bound", (), frames=True),
 )
@@ -129,7 +131,9 @@ async def _adaptive(server: Server, profile: Profile, scale: Scale) -> tuple[Out
     async with AthenaClient(config, observers=[observed]) as client:
         samples: list[dict[str, float]] = []
         watch = asyncio.ensure_future(ours.watch(client, 0.05, samples))
-        images = itertools.cycle(ours.arrays(inputs.frames()) if profile.frames else ours.hash_only(inputs.digests(1000)))
+        images = itertools.cycle(
+            ours.arrays(inputs.frames()) if profile.frames else ours.hash_only(inputs.digests(1000))
+        )
         start, measured, answered = time.perf_counter(), 0.0, 0
         async with contextlib.aclosing(client.stream(images)) as results:
             async for _ in results:

@@ -76,9 +76,7 @@ async def run(scale: Scale) -> Report:
 async def _measure(report: Report, balancer: Balancer, phases: Phases) -> None:
     log = Log()
     async with contextlib.AsyncExitStack() as stack:
-        servers = [
-            await stack.enter_async_context(children.start("benchmarks.profiles", *COST)) for _ in range(4)
-        ]
+        servers = [await stack.enter_async_context(children.start("benchmarks.profiles", *COST)) for _ in range(4)]
         config = ours.config(
             *(server.endpoint for server in servers),
             pool=PoolConfig(balancer=balancer),
@@ -117,13 +115,28 @@ def _rows(log: Log, balancer: str, phases: Phases, faulty_at_s: float, returned_
     back_s = log.full_rate_after(returned_at_s, end_s, FULL_RATE * healthy)
     what = f"4 endpoints, {balancer}"
     return [
-        Row("S7", f"{what}: rate with one slow, one silent", "images/s", {OURS: Figure((faulty,)), "healthy": Figure((healthy,))},
+        Row(
+            "S7",
+            f"{what}: rate with one slow, one silent",
+            "images/s",
+            {OURS: Figure((faulty,)), "healthy": Figure((healthy,))},
             [Target(">= 0.8x the two healthy ones' share", faulty / (healthy / 2), 0.8)],
-            f"{len(ejected)} ejections"),
-        Row("S7", f"{what}: p99 of a batch after ejection", "ms", {OURS: Figure((p99_s * 1000,)), "healthy": Figure((healthy_p99_s * 1000,))},
-            [Target("<= 2x healthy", p99_s / healthy_p99_s, 2.0, at_least=False)]),
-        Row("S7", f"{what}: full rate after return", "s", {OURS: Figure((back_s,))},
-            [Target(f"<= {RETURN_LIMIT_S:.0f} s", back_s, RETURN_LIMIT_S, at_least=False)]),
+            f"{len(ejected)} ejections",
+        ),
+        Row(
+            "S7",
+            f"{what}: p99 of a batch after ejection",
+            "ms",
+            {OURS: Figure((p99_s * 1000,)), "healthy": Figure((healthy_p99_s * 1000,))},
+            [Target("<= 2x healthy", p99_s / healthy_p99_s, 2.0, at_least=False)],
+        ),
+        Row(
+            "S7",
+            f"{what}: full rate after return",
+            "s",
+            {OURS: Figure((back_s,))},
+            [Target(f"<= {RETURN_LIMIT_S:.0f} s", back_s, RETURN_LIMIT_S, at_least=False)],
+        ),
     ]
 
 

@@ -16,7 +16,6 @@ its defaults in the same run; nothing is taken off for its way up unless the tab
 
 from __future__ import annotations
 
-import argparse
 import heapq
 import math
 import random

@@ -41,7 +41,9 @@ def text_table(rows: Iterable[Row]) -> str:
         others = [f"{name} {_figure(figure)}" for name, figure in row.figures.items() if name not in _PEERS]
         lines += [("", f"  {text}", *[""] * 8) for text in (*others, *([row.note] if row.note else []))]
     widths = [max((len(line[i]) for line in lines if line[2] or i != 1), default=0) for i in range(len(lines[0]))]
-    rendered = ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    rendered = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
+    ]
     rendered.insert(1, "-" * max(map(len, rendered)))
     return "\n".join(rendered)
 
@@ -49,8 +51,12 @@ def text_table(rows: Iterable[Row]) -> str:
 def verdict(rows: Iterable[Row]) -> str:
     """How many targets hold, and which do not."""
     targets = [(row, target) for row in rows for target in row.targets]
-    missed = [f"{row.scenario} {row.what}: {target.text}, is {target.value:.3g}" for row, target in targets if not target.met]
-    return "\n".join([f"{len(targets) - len(missed)} of {len(targets)} targets met.", *(f"Missed: {line}" for line in missed)])
+    missed = [
+        f"{row.scenario} {row.what}: {target.text}, is {target.value:.3g}" for row, target in targets if not target.met
+    ]
+    return "\n".join(
+        [f"{len(targets) - len(missed)} of {len(targets)} targets met.", *(f"Missed: {line}" for line in missed)]
+    )
 
 
 def number(value: float) -> str:
@@ -111,7 +117,9 @@ def machine() -> dict[str, Any]:
 
 
 def _processor() -> str:
-    names = [line.split(":")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    names = [
+        line.split(":")[1] for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")
+    ]
     return names[0].strip() if names else platform.machine()
 
 
