@@ -105,7 +105,8 @@ def test_package_shows_nothing_else() -> None:
 def test_each_name_is_explained(name: str) -> None:
     explained = inspect.getdoc(getattr(athena_async, name)) or ""
     # A dataclass without a docstring gets its signature for one.
-    assert explained and not explained.startswith(f"{name}(")
+    assert explained
+    assert not explained.startswith(f"{name}(")
 
 
 def test_client_has_these_methods() -> None:
