@@ -77,10 +77,20 @@ def test_import_takes_under_250_ms_beyond_grpc_and_protobuf() -> None:
     raise AssertionError(f"too slow in each of {runs}")
 
 
+def modules_after(statement: str) -> set[str]:
+    return set(observe(f"{statement}; import json, sys; print(json.dumps([m.partition('.')[0] for m in sys.modules]))"))
+
+
 def test_import_loads_no_extra() -> None:
-    loaded = observe("import athena_async, json, sys; print(json.dumps([m.partition('.')[0] for m in sys.modules]))")
+    loaded = modules_after("import athena_async")
     assert "athena_async" in loaded
-    assert EXTRAS.intersection(loaded) == set()
+    assert EXTRAS & loaded == set()
+
+
+def test_pytest_plugin_loads_no_extra() -> None:
+    """pytest imports it wherever athena_async is installed, whether or not the emulator's extra is."""
+    loaded = modules_after("import pytest; from athena_async.emulator import pytest_plugin")
+    assert EXTRAS & loaded == {"pytest"}
 
 
 def test_import_starts_no_thread() -> None:
