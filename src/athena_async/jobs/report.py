@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from athena_async.errors import ErrorCode
-from athena_async.jobs.records import FILE_FAULTS, SERVICE_FAULTS, Record, shown_path
+from athena_async.jobs.records import LOCAL_FAULTS, SERVICE_FAULTS, Record, shown_path
 from athena_async.results import ClassificationResult, Outcome
 
 MAX_FAILURES_KEPT = 1000
@@ -107,7 +107,7 @@ class Report:
         if result.error is not None:
             code, message = result.error.code, result.error.message
         self.errors[code] += 1
-        if code not in FILE_FAULTS:  # those never reached the service, and tell nothing about it
+        if code not in LOCAL_FAULTS:
             self.refused_in_a_row = self.refused_in_a_row + 1 if code in SERVICE_FAULTS else 0
         if len(self.failures) < MAX_FAILURES_KEPT:
             self.failures.append(Failure(path, result.outcome, code, message))

@@ -1,0 +1,52 @@
+"""How a command ends: its exit code, and its error in one line."""
+
+from __future__ import annotations
+
+import sqlite3
+from enum import IntEnum
+
+from athena_async.errors import AthenaError, ConfigError, MissingExtraError
+from athena_async.jobs.ledger import LedgerError
+
+
+class Exit(IntEnum):
+    """Exit codes. A signal that ended a run gives 128 and its number: 130 for Ctrl-C, 143 for SIGTERM."""
+
+    OK = 0
+    INCOMPLETE = 1
+    """Some images have no classification, or ``doctor`` found something broken."""
+    USAGE = 2
+    """The command line, the configuration or the installation is wrong."""
+    SERVICE = 3
+    """The service could not be reached, or refuses the access."""
+    STOPPED = 4
+    """The command could not do its work here: output not writable, or a fault of this program."""
+
+
+SIGNALLED = 128
+
+
+def exit_for(error: BaseException) -> Exit:
+    """The exit code of an error that ended a command."""
+    if isinstance(error, ConfigError | MissingExtraError):
+        return Exit.USAGE
+    if isinstance(error, LedgerError):
+        return Exit.STOPPED
+    if isinstance(error, AthenaError):
+        return Exit.SERVICE
+    return Exit.STOPPED
+
+
+def explain(error: BaseException) -> str:
+    """One line for people; tells of ``--debug`` where only a traceback would help."""
+    if isinstance(error, AthenaError):
+        return _one_line(str(error))
+    if isinstance(error, OSError):
+        return _one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    if isinstance(error, sqlite3.Error):
+        return _one_line(f"the ledger cannot be written: {error}")
+    return _one_line(f"a fault of this program, {type(error).__name__}: {error} (athena-async --debug shows where)")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
