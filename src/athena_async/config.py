@@ -371,7 +371,7 @@ class ClientConfig:
             check.protected(given[0], self.tls is not False, self.endpoints, auth_url)
 
     @classmethod
-    def from_env(cls, environ: Mapping[str, str] | None = None, **overrides: object) -> ClientConfig:
+    def from_env(cls, environ: Mapping[str, str] | None = None, /, **overrides: object) -> ClientConfig:
         """Reads the variables of `athena_async.settings`; ``overrides`` are fields that win over them.
 
         Raises:

@@ -111,3 +111,20 @@ class DeploymentInfo:
 
     deployment_id: str
     backlog: int
+
+
+@dataclass(frozen=True, slots=True)
+class DrainReport:
+    """What `AthenaClient.aclose` left undone.
+
+    Attributes:
+        failed: correlation ids of images that were never sent.
+        unknown: correlation ids of images that were sent and not answered: possibly classified and billed.
+    """
+
+    failed: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()
+
+    @property
+    def left_count(self) -> int:
+        return len(self.failed) + len(self.unknown)

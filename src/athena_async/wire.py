@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import NamedTuple
 
-from google.protobuf.message import DecodeError as DecodeError
+from google.protobuf.message import DecodeError as DecodeError  # noqa: PLC0414 - part of this module
 
 from athena_async._proto.athena import models_pb2
 from athena_async.errors import ErrorCode

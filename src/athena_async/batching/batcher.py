@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from athena_async.batching.controller import BatchController
 from athena_async.streams.ticket import Batch, Carrier, Ticket
@@ -24,13 +24,16 @@ class Route(Carrier, Protocol):
     def send(self, batch: Batch) -> None: ...
 
 
+RouteT = TypeVar("RouteT", bound=Route)
+
+
 @dataclass(slots=True)
 class _Load:
     controller: BatchController
     in_flight: int = 0
 
 
-class Batcher:
+class Batcher(Generic[RouteT]):
     """Accumulates images and hands batches to channels.
 
     Invariants: images leave in the order they came, resent ones first; a batch exceeds neither the plan's
@@ -41,8 +44,8 @@ class Batcher:
     def __init__(
         self,
         controllers: dict[str, BatchController],
-        pick: Callable[[Callable[[Route], bool]], Route | None],
-        sent: Callable[[Route, Batch], None],
+        pick: Callable[[Callable[[RouteT], bool]], RouteT | None],
+        sent: Callable[[RouteT, Batch], None],
         linger_s: float,
     ) -> None:
         self._loads = {endpoint: _Load(controller) for endpoint, controller in controllers.items()}
@@ -124,7 +127,7 @@ class Batcher:
             self._timer.cancel()
             self._timer = None
 
-    def _has_room(self, route: Route) -> bool:
+    def _has_room(self, route: RouteT) -> bool:
         load = self._loads[route.endpoint]
         return load.in_flight < load.controller.plan(asyncio.get_running_loop().time()).in_flight
 
@@ -145,7 +148,7 @@ class Batcher:
         self._timer = None
         self.pump(asyncio.get_running_loop().time())
 
-    def _take(self, load: _Load, route: Route, now: float) -> Batch:
+    def _take(self, load: _Load, route: RouteT, now: float) -> Batch:
         plan = load.controller.plan(now)
         queue_depth = len(self._ready)
         tickets: list[Ticket] = []
@@ -158,4 +161,6 @@ class Batcher:
             tickets.append(self._ready.popleft())
             size_bytes += frame_bytes
         self._ready_bytes -= size_bytes
-        return Batch(tickets, size_bytes, route, now, in_flight=load.in_flight, queue_depth=queue_depth - len(tickets))
+        return Batch(
+            tickets, size_bytes, route, now, in_flight=load.in_flight + 1, queue_depth=queue_depth - len(tickets)
+        )

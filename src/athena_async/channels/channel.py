@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import grpc
@@ -101,6 +102,21 @@ class Transport(Protocol):
 
 Connect = Callable[[str], Awaitable[Transport]]
 """Makes a channel to ``host:port``. Raises `athena_async.errors.CredentialsError` for broken certificates."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """How to reach the service, and with whose authority.
+
+    Attributes:
+        connect: makes a channel.
+        authorize: the metadata for a call. Raises `athena_async.errors.CredentialsError`.
+        refused: the server answered UNAUTHENTICATED to this metadata.
+    """
+
+    connect: Connect
+    authorize: Callable[[], Awaitable[Metadata]]
+    refused: Callable[[Metadata], None]
 
 
 def channel_options(pool: PoolConfig) -> list[tuple[str, int | str]]:
@@ -213,9 +229,10 @@ class _GrpcStreamCall:
 
 async def _unary(call: grpc.aio.UnaryUnaryCall[bytes, bytes]) -> bytes:
     try:
-        return await call
+        response: bytes = await call
     except grpc.aio.AioRpcError as error:
         raise call_failed(error) from None
+    return response
 
 
 def call_failed(error: grpc.aio.AioRpcError) -> CallFailed:

@@ -60,10 +60,8 @@ class Pool(Generic[LaneT]):
     ``max_channels`` lanes but while one replaces another.
     """
 
-    def __init__(
-        self, endpoints: Sequence[str], config: PoolConfig, health: HealthBoard, rng: random.Random
-    ) -> None:
-        self._endpoints = tuple(endpoints)
+    def __init__(self, endpoints: Sequence[str], config: PoolConfig, health: HealthBoard, rng: random.Random) -> None:
+        self.endpoints = tuple(endpoints)
         self._config = config
         self._health = health
         self._rng = rng
@@ -120,7 +118,7 @@ class Pool(Generic[LaneT]):
         """What to open and drain. ``waiting``: images wait for a lane that has room."""
         opened: list[str] = []
         drained: list[tuple[LaneT, str]] = []
-        for endpoint in self._endpoints:
+        for endpoint in self.endpoints:
             members = [m for m in self._members.values() if m.lane.endpoint == endpoint]
             for member in members:
                 if member.expires_s <= now and not member.retiring:
@@ -153,9 +151,7 @@ class Pool(Generic[LaneT]):
     def _resize(self, endpoint: str, lasting: list[_Member[LaneT]], now: float, waiting: bool) -> None:
         """Grows on unacknowledged bytes, one channel at a time; shrinks after quiet."""
         config = self._config
-        full = bool(lasting) and all(
-            m.lane.outstanding_bytes >= config.grow_unacked_bytes for m in lasting
-        )
+        full = bool(lasting) and all(m.lane.outstanding_bytes >= config.grow_unacked_bytes for m in lasting)
         if full and waiting and len(lasting) == self._wanted[endpoint] < config.max_channels:
             self._wanted[endpoint] += 1
             self._grown_s[endpoint] = now

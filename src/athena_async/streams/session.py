@@ -8,13 +8,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import anyio
 
 from athena_async import wire
-from athena_async.channels.channel import CallFailed, Connect, Metadata, StreamCall, Transport
+from athena_async.channels.channel import Access, CallFailed, Metadata, StreamCall, Transport
 from athena_async.errors import CredentialsError, ErrorCode
 from athena_async.resilience.backoff import Backoff
 from athena_async.streams.state import Input, State, after
@@ -33,18 +33,25 @@ _SHORT_LIFE_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
+class LostBatch:
+    """The open images of one request. ``unsent``: the service cannot have read it."""
+
+    tickets: list[Ticket]
+    request_bytes: int
+    unsent: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Loss:
-    """A stream that ended with images on it.
+    """A stream that ended, and what was on it.
 
     Attributes:
-        unsent: images that never reached the network, or that the server refused unread.
-        possibly_sent: images that the service may have classified, and billed.
+        batches: requests with open images, oldest first.
         failure: why.
         refused: the endpoint turned the call away for good; trying again alone will not help.
     """
 
-    unsent: list[Ticket]
-    possibly_sent: list[Ticket]
+    batches: list[LostBatch]
     failure: CallFailed
     refused: bool
 
@@ -58,10 +65,15 @@ class Hooks:
     wrote: Callable[[Session, int, float], None]
     """Bytes and the seconds that gRPC took to accept them."""
     batch_finished: Callable[[Session, Batch, float], None]
+    """All images of a batch are answered."""
+    batch_over: Callable[[Session, Batch], None]
+    """A batch is in flight no more, answered or given up."""
     lost: Callable[[Session, Loss], None]
     room: Callable[[], None]
     going_away: Callable[[Session], None]
     """The server asks to leave this connection: a new channel should take over."""
+    may_rest: Callable[[], bool]
+    """Whether an idle stream may be closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +100,10 @@ class Session:
         self,
         endpoint: str,
         channel_id: int,
-        connect: Connect,
-        authorize: Callable[[], Awaitable[Metadata]],
-        refused: Callable[[Metadata], None],
+        access: Access,
         settings: SessionSettings,
         hooks: Hooks,
         rng: random.Random,
-        may_rest: Callable[[], bool] = lambda: True,
     ) -> None:
         self.endpoint = endpoint
         self.channel_id = channel_id
@@ -105,13 +114,10 @@ class Session:
         self.created_s = asyncio.get_running_loop().time()
         self.used_s = self.created_s
         self.transport: Transport | None = None
-        self._connect = connect
-        self._authorize = authorize
-        self._refused = refused
+        self._access = access
         self._settings = settings
         self._hooks = hooks
         self._rng = rng
-        self._may_rest = may_rest
         self._outbox: deque[Batch] = deque()
         self._changed = asyncio.Event()
         self._call: StreamCall | None = None
@@ -216,8 +222,9 @@ class Session:
     async def _one_call(self) -> None:
         self._heard = False
         metadata: Metadata = ()
+        failure: CallFailed | None
         try:
-            metadata = await self._authorize()
+            metadata = await self._access.authorize()
             call = await self._open(metadata)
         except (CallFailed, CredentialsError, TimeoutError) as error:
             failure = self._as_failure(error)
@@ -225,8 +232,8 @@ class Session:
             failure = await self._converse(call)
         finally:
             self._call = None
-        if failure is not None and failure.code is ErrorCode.UNAUTHENTICATED and metadata:
-            self._refused(metadata)
+        if metadata and failure is not None and failure.code is ErrorCode.UNAUTHENTICATED:
+            self._access.refused(metadata)
         self._end_call(failure)
 
     def _as_failure(self, error: CallFailed | CredentialsError | TimeoutError) -> CallFailed:
@@ -238,7 +245,7 @@ class Session:
 
     async def _open(self, metadata: Metadata) -> StreamCall:
         if self.transport is None:
-            self.transport = await self._connect(self.endpoint)
+            self.transport = await self._access.connect(self.endpoint)
         call = self._call = self.transport.open_stream(metadata)
         try:
             async with asyncio.timeout(self._settings.connect_timeout_s):
@@ -309,7 +316,7 @@ class Session:
         if self.batches:
             return False
         idle_s = self._settings.idle_timeout_s
-        resting = self.state is State.OPEN and 0 < idle_s <= now - self.used_s and self._may_rest()
+        resting = self.state is State.OPEN and 0 < idle_s <= now - self.used_s and self._hooks.may_rest()
         return resting or self.state in (State.DRAINING, State.CLOSED)
 
     async def _watch_connection(self) -> None:
@@ -340,35 +347,32 @@ class Session:
     def _next_backoff_s(self, failure: CallFailed) -> float:
         if failure.code is ErrorCode.UNAUTHENTICATED and not self._auth_retried:
             return 0.0
-        delay_s = self._settings.backoff.delay_s(self._failures, self._rng, pushback_s=failure.pushback_s)
+        delay_s = self._settings.backoff.delay_s(self._failures, self._rng, failure.pushback_s or 0.0)
         self._failures += 1
         return delay_s
 
     def _report_loss(self, failure: CallFailed) -> None:
-        refused = failure.code in _REFUSALS and not self._heard
-        if failure.code is ErrorCode.UNAUTHENTICATED and not self._auth_retried:
+        turned_away = failure.code in _REFUSALS and not self._heard
+        first_refusal = failure.code is ErrorCode.UNAUTHENTICATED and not self._auth_retried
+        if first_refusal:
             # The token is refreshed and tried once more before anybody is told.
             self._auth_retried = True
-            refused_for_good = False
-        else:
-            refused_for_good = refused
-        unsent: list[Ticket] = []
-        possibly_sent: list[Ticket] = []
         waiting = set(self._outbox)
-        for batch in list(self.batches):
-            known_unsent = batch in waiting or refused
-            (unsent if known_unsent else possibly_sent).extend(self._take_back(batch, known_unsent))
+        lost = [self._take_back(batch, turned_away or batch in waiting) for batch in list(self.batches)]
         self._outbox.clear()
-        self._hooks.lost(self, Loss(unsent, possibly_sent, failure, refused_for_good))
+        self._hooks.lost(self, Loss(lost, failure, turned_away and not first_refusal))
 
-    def _take_back(self, batch: Batch, unsent: bool) -> list[Ticket]:
+    def _take_back(self, batch: Batch, unsent: bool) -> LostBatch:
+        request_bytes = len(self._settings.request_head) + batch.size_bytes
         tickets = self.release(batch)
         if unsent:
             for ticket in tickets:
                 ticket.attempts -= 1
-        return tickets
+        return LostBatch(tickets, request_bytes, unsent)
 
     def _drop(self, batch: Batch) -> None:
-        if self.batches.pop(batch, self) is None:
+        if batch in self.batches:
+            del self.batches[batch]
             self.outstanding_bytes -= batch.size_bytes
             self.outstanding_images -= len(batch.tickets)
+            self._hooks.batch_over(self, batch)

@@ -6,8 +6,12 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from athena_async.errors import ClassificationError, ErrorCode
-from athena_async.results import ClassificationResult, Outcome
-from athena_async.wire import Frame
+from athena_async.images.inputs import Kind, Source
+from athena_async.resilience.retry import message_is_retryable
+from athena_async.results import Classification, ClassificationResult, Outcome
+from athena_async.wire import Frame, ServiceError
+
+_GONE = Source(Kind.HASHES, None, 0)
 
 
 class Sink(Protocol):
@@ -22,8 +26,8 @@ class Ticket:
     """One accepted image.
 
     Invariants: settled once and never again; in at most one batch; ``attempts`` counts the
-    batches and single calls that carried it; ``frame`` is there from preparation to settlement,
-    so that it can be sent again.
+    batches and single calls that carried it; ``last_error`` is the service's last word on it; ``frame`` is
+    there from preparation to settlement, so that it can be sent again, and ``source`` until then.
     """
 
     __slots__ = (
@@ -35,12 +39,14 @@ class Ticket:
         "deadline_s",
         "frame",
         "index",
+        "last_error",
         "model_errors",
         "ready_s",
         "reserved_bytes",
         "settled",
         "sink",
         "source",
+        "source_bytes",
     )
 
     def __init__(
@@ -48,7 +54,7 @@ class Ticket:
         correlation_id: str,
         index: int,
         affiliate: str,
-        source: object,
+        source: Source,
         sink: Sink,
         reserved_bytes: int,
         accepted_s: float,
@@ -60,6 +66,7 @@ class Ticket:
         self.source = source
         self.sink = sink
         self.reserved_bytes = reserved_bytes
+        self.source_bytes = 0
         self.accepted_s = accepted_s
         self.deadline_s = deadline_s
         self.ready_s = 0.0
@@ -67,11 +74,37 @@ class Ticket:
         self.batch: Batch | None = None
         self.attempts = 0
         self.model_errors = 0
+        self.last_error: ServiceError | None = None
         self.settled = False
 
     def __repr__(self) -> str:
         state = "settled" if self.settled else "in flight" if self.batch else "ready" if self.frame else "accepted"
         return f"Ticket({self.correlation_id}, {state}, attempts={self.attempts})"
+
+    def prepared(self, frame: Frame) -> None:
+        """Preprocessing is over; the original is let go."""
+        self.frame = frame
+        self.source = _GONE
+
+    def settle(self) -> None:
+        """Ends the image and lets go of its bytes."""
+        self.settled = True
+        if self.batch is not None:
+            self.batch.expired(self)
+        self.frame = None
+        self.source = _GONE
+
+    def classified(self, classifications: tuple[Classification, ...], now: float) -> ClassificationResult:
+        """The result of an image that the service classified."""
+        return ClassificationResult(
+            self.correlation_id,
+            self.index,
+            Outcome.CLASSIFIED,
+            classifications,
+            None,
+            self.attempts,
+            now - self.accepted_s,
+        )
 
     def result(
         self,
@@ -89,8 +122,16 @@ class Ticket:
         )
 
 
+def service_failure(ticket: Ticket, error: ServiceError, now: float) -> ClassificationResult:
+    """The result of an image whose error is the service's last word."""
+    retryable = error.code.retryable and message_is_retryable(error.message)
+    return ticket.result(Outcome.FAILED, now, error.code, error.text, retryable=retryable)
+
+
 class Carrier(Protocol):
     """What a batch travels on. It is told when the batch is over."""
+
+    endpoint: str
 
     def finished(self, batch: Batch, now: float) -> None:
         """The last image was answered."""
@@ -106,7 +147,8 @@ class Batch:
         open_count: how many of them are unanswered.
         size_bytes: their frames, without the request's own head.
         sent_s, progress_s: when it was handed to the stream; when it or one of its answers last moved.
-        in_flight, queue_depth: batches unanswered on the endpoint and images waiting, at that time.
+        in_flight, queue_depth: batches unanswered on the endpoint, this one included, and images left waiting, at
+            that time.
         resent: how many of its images had been sent before.
     """
 

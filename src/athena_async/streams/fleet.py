@@ -1,0 +1,286 @@
+"""The sessions of a client: opened and drained as the pool says, their news passed on, stuck ones given up."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from athena_async import events, wire
+from athena_async.channels.channel import Access, CallFailed
+from athena_async.channels.health import Ejection, HealthBoard
+from athena_async.channels.pool import Pool
+from athena_async.config import PoolConfig
+from athena_async.errors import ErrorCode
+from athena_async.streams.session import Hooks, Loss, Session, SessionSettings
+from athena_async.streams.state import State
+from athena_async.streams.ticket import Batch
+
+_OMITTED_GRACES = 2.0
+_SILENT_LATENCIES = 10.0
+# Failures that say nothing of the endpoint's health: the fault is the request's, the caller's, or ours.
+_NOT_THE_ENDPOINTS_FAULT = frozenset(
+    {
+        ErrorCode.UNAUTHENTICATED,
+        ErrorCode.PERMISSION_DENIED,
+        ErrorCode.INVALID_ARGUMENT,
+        ErrorCode.RESOURCE_EXHAUSTED,
+        ErrorCode.CLOSED,
+    }
+)
+
+
+StartSoon = Callable[[Callable[[Session], Coroutine[Any, Any, None]], Session], object]
+
+
+@dataclass(frozen=True, slots=True)
+class FleetHooks:
+    """What a fleet tells the engine. Called on the event loop; none blocks."""
+
+    received: Callable[[Session, wire.Response], None]
+    lost: Callable[[Session, Loss], None]
+    wrote: Callable[[int, float], None]
+    answered: Callable[[Session, Batch, float], None]
+    """A batch is complete: session, batch, its latency in seconds."""
+    batch_over: Callable[[str], None]
+    congested: Callable[[str], None]
+    overdue: Callable[[list[Batch]], None]
+    reading: Callable[[bool], None]
+    turned_away: Callable[[CallFailed], None]
+    """Every endpoint refuses the client for good."""
+    changed: Callable[[], None]
+    may_rest: Callable[[], bool]
+    emit: Callable[[events.Event], None]
+
+
+class Fleet:
+    """Sessions by the pool's decisions.
+
+    Invariants: each session has one task, which ends by itself once the session is closed or drained; a session
+    stands in the pool as long as its task runs.
+    """
+
+    def __init__(
+        self,
+        pool: Pool[Session],
+        health: HealthBoard,
+        config: PoolConfig,
+        settings: SessionSettings,
+        access: Access,
+        hooks: FleetHooks,
+        rng: random.Random,
+    ) -> None:
+        self.pool = pool
+        self._health = health
+        self._config = config
+        self._settings = settings
+        self._access = access
+        self._hooks = hooks
+        self._rng = rng
+        self._clock = asyncio.get_running_loop().time
+        self._channel_ids = itertools.count(1)
+        self._left = asyncio.Event()
+        self._start: StartSoon | None = None
+        self._turned_away: dict[str, CallFailed] = {}
+        self._session_hooks = Hooks(
+            opened=self._opened,
+            received=self._received,
+            wrote=lambda _session, size_bytes, waited_s: hooks.wrote(size_bytes, waited_s),
+            batch_finished=self._batch_finished,
+            batch_over=self._batch_over,
+            lost=self._lost,
+            room=hooks.changed,
+            going_away=self._going_away,
+            may_rest=hooks.may_rest,
+        )
+
+    def __repr__(self) -> str:
+        return f"Fleet({self.pool!r})"
+
+    def start(self, start_soon: StartSoon) -> None:
+        """From now on sessions may be opened; ``start_soon`` runs their tasks."""
+        self._start = start_soon
+
+    def in_flight(self) -> list[Batch]:
+        """Every batch with open images, oldest first within its session."""
+        return [batch for session in self.pool.lanes() for batch in session.batches]
+
+    def demand(self, *, waiting: bool) -> None:
+        """Images wait, or answers are to be taken: have streams open."""
+        self.adjust(waiting=waiting or not self.pool.lanes())
+        for session in self.pool.lanes():
+            session.demand()
+
+    def adjust(self, *, waiting: bool) -> None:
+        """Opens and drains what the pool says."""
+        if self._start is None:
+            return
+        resize = self.pool.adjust(self._clock(), waiting=waiting)
+        for endpoint in resize.open:
+            self._open(endpoint)
+        for session, reason in resize.drain:
+            if session.state not in (State.DRAINING, State.CLOSED):
+                session.drain()
+                self._resized(session.endpoint, reason)
+
+    def sent(self, session: Session, batch: Batch) -> None:
+        """A batch was handed to a session."""
+        now = self._clock()
+        self._health.probe_started(session.endpoint, now)
+        self._hooks.emit(
+            events.BatchSent(
+                now, session.endpoint, session.channel_id, len(batch.tickets), batch.size_bytes, batch.resent
+            )
+        )
+
+    def watch(self, usual_latency_s: float, grace_s: float) -> None:
+        """Finds what should have been answered: sessions that are stuck, and images left out of an answer."""
+        now = self._clock()
+        silence_s = max(self._config.silence_timeout_s, _SILENT_LATENCIES * usual_latency_s)
+        omitted: list[Batch] = []
+        for session in self.pool.lanes():
+            if not session.batches:
+                continue
+            if now - max(batch.progress_s for batch in session.batches) > silence_s:
+                self._failed(session.endpoint, f"no answer for {silence_s:.1f} s")
+                session.abandon_call()
+                continue
+            omitted.extend(
+                batch
+                for batch in session.batches
+                if batch.open_count < len(batch.tickets) and now - batch.progress_s > _OMITTED_GRACES * grace_s
+            )
+        if omitted:
+            self._hooks.overdue(omitted)
+
+    def renew(self, reason: str) -> None:
+        """Replaces every channel: new ones first, the old ones finish what they carry."""
+        for session in self.pool.lanes():
+            self.pool.retire(session, reason)
+        self.adjust(waiting=False)
+        for session in self.pool.lanes():
+            session.demand()
+
+    def drain(self) -> None:
+        """Half-closes every stream once its images are answered."""
+        for session in self.pool.lanes():
+            session.drain()
+
+    async def wait_empty(self) -> None:
+        """Until the last session ended."""
+        while self.pool.lanes():
+            self._left.clear()
+            await self._left.wait()
+
+    def close(self) -> None:
+        """Ends every session now."""
+        self._start = None
+        for session in self.pool.lanes():
+            session.close()
+
+    def _open(self, endpoint: str) -> None:
+        session = Session(
+            endpoint,
+            next(self._channel_ids),
+            self._access,
+            self._settings,
+            self._session_hooks,
+            self._rng,
+        )
+        self.pool.add(session, self._clock())
+        session.demand()
+        if self._start is not None:
+            self._start(self._run, session)
+        self._resized(endpoint, "opened")
+
+    async def _run(self, session: Session) -> None:
+        try:
+            await session.run()
+        except BaseException:
+            self._start = None  # the client ends: open nothing in place of this one
+            raise
+        finally:
+            self.pool.remove(session)
+            self._left.set()
+            self._tell_reading()
+            self._hooks.changed()
+
+    def _resized(self, endpoint: str, reason: str) -> None:
+        count = sum(session.endpoint == endpoint for session in self.pool.lanes())
+        self._hooks.emit(events.PoolResized(self._clock(), endpoint, count, reason))
+
+    def _tell_reading(self) -> None:
+        states = {session.state for session in self.pool.lanes()}
+        self._hooks.reading(State.OPEN in states or State.DRAINING in states)
+
+    def _opened(self, session: Session) -> None:
+        self._turned_away.pop(session.endpoint, None)
+        self._hooks.emit(events.StreamOpened(self._clock(), session.endpoint, session.channel_id))
+        self._tell_reading()
+        self.adjust(waiting=False)
+        self._hooks.changed()
+
+    def _received(self, session: Session, response: wire.Response) -> None:
+        self._hooks.received(session, response)
+        self._hooks.changed()
+
+    def _batch_finished(self, session: Session, batch: Batch, now: float) -> None:
+        latency_s = now - batch.sent_s
+        images = len(batch.tickets)
+        self.pool.answered(session, latency_s / images, now)
+        if self._health.succeeded(session.endpoint, now):
+            self._hooks.emit(events.EndpointReturned(now, session.endpoint))
+        self._ejected(self._health.answered(session.endpoint, latency_s / images, images, now))
+        self._hooks.answered(session, batch, latency_s)
+        self._hooks.emit(
+            events.BatchAnswered(
+                now,
+                session.endpoint,
+                session.channel_id,
+                images,
+                batch.size_bytes,
+                latency_s,
+                batch.tickets[0].correlation_id,
+            )
+        )
+
+    def _batch_over(self, session: Session, _batch: Batch) -> None:
+        self._hooks.batch_over(session.endpoint)
+
+    def _lost(self, session: Session, loss: Loss) -> None:
+        failure = loss.failure
+        possibly_sent = sum(len(lost.tickets) for lost in loss.batches if not lost.unsent)
+        self._hooks.emit(
+            events.StreamClosed(
+                self._clock(), session.endpoint, session.channel_id, failure.code, failure.message, possibly_sent
+            )
+        )
+        if failure.code is ErrorCode.RESOURCE_EXHAUSTED and failure.refused_size_bytes is None:
+            self._hooks.congested(session.endpoint)
+        if failure.code in _NOT_THE_ENDPOINTS_FAULT:
+            self._health.probe_dropped(session.endpoint)
+        else:
+            self._failed(session.endpoint, failure.message)
+        self._tell_reading()
+        self._hooks.lost(session, loss)
+        if loss.refused:
+            self._turned_away[session.endpoint] = failure
+            if len(self._turned_away) == len(self.pool.endpoints):
+                self._hooks.turned_away(failure)
+        self._hooks.changed()
+
+    def _going_away(self, session: Session) -> None:
+        self.pool.retire(session, "server going away")
+        self.adjust(waiting=False)
+
+    def _failed(self, endpoint: str, reason: str) -> None:
+        self._ejected(self._health.failed(endpoint, reason, self._clock()))
+
+    def _ejected(self, ejection: Ejection | None) -> None:
+        if ejection is not None:
+            self._hooks.emit(
+                events.EndpointEjected(self._clock(), ejection.endpoint, ejection.reason, ejection.ejected_s)
+            )

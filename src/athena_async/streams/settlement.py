@@ -1,0 +1,100 @@
+"""The end of an image: its one result, and everything that was held for it given back."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+from athena_async.errors import ErrorCode
+from athena_async.events import Event, ImagesSettled
+from athena_async.resilience.limits import InFlightLimit
+from athena_async.results import ClassificationResult, Outcome
+from athena_async.streams.demultiplexer import Demultiplexer
+from athena_async.streams.ticket import Ticket
+
+
+@dataclass(slots=True)
+class Totals:
+    """Counts over the client's life."""
+
+    accepted_count: int = 0
+    settled_count: int = 0
+    resent_count: int = 0
+    late_count: int = 0
+    foreign_count: int = 0
+    foreign_dropped_count: int = 0
+    source_bytes: int = 0
+    sent_bytes: int = 0
+    outcomes: Counter[Outcome] = field(default_factory=Counter)
+    errors: Counter[ErrorCode] = field(default_factory=Counter)
+
+
+class Settlement:
+    """Settles images.
+
+    Invariants: a settled image stands in no table, holds no place in the limit and no frame, and
+    its sink was called once, unless nobody waits for it.
+    """
+
+    def __init__(
+        self,
+        demultiplexer: Demultiplexer,
+        limit: InFlightLimit,
+        emit: Callable[[Event], None],
+        clock: Callable[[], float],
+        emptied: Callable[[], None],
+    ) -> None:
+        self.totals = Totals()
+        self._demultiplexer = demultiplexer
+        self._limit = limit
+        self._emit = emit
+        self._clock = clock
+        self._emptied = emptied
+
+    def settle(self, results: Iterable[tuple[Ticket, ClassificationResult]]) -> None:
+        """Ends images with their results. Those that are settled already are passed over."""
+        outcomes: Counter[Outcome] = Counter()
+        errors: Counter[ErrorCode] = Counter()
+        images = size_bytes = 0
+        slowest_s = 0.0
+        for ticket, result in results:
+            if ticket.settled:
+                continue
+            images += 1
+            size_bytes += self._end(ticket)
+            outcomes[result.outcome] += 1
+            if result.error is not None:
+                errors[result.error.code] += 1
+            slowest_s = max(slowest_s, result.latency_s)
+            if not ticket.sink.abandoned:
+                ticket.sink.deliver(result)
+        if images:
+            self._account(images, size_bytes, outcomes, errors)
+            self._emit(ImagesSettled(self._clock(), outcomes, errors, slowest_s))
+
+    def fail(
+        self,
+        tickets: Sequence[Ticket],
+        outcome: Outcome,
+        code: ErrorCode,
+        message: str,
+        *,
+        retryable: bool | None = None,
+    ) -> None:
+        """Ends images that share a reason."""
+        now = self._clock()
+        self.settle([(t, t.result(outcome, now, code, message, retryable=retryable)) for t in tickets])
+
+    def _end(self, ticket: Ticket) -> int:
+        self._demultiplexer.forget(ticket)
+        ticket.settle()
+        return ticket.reserved_bytes
+
+    def _account(self, images: int, size_bytes: int, outcomes: Counter[Outcome], errors: Counter[ErrorCode]) -> None:
+        self._limit.release(images, size_bytes)
+        self.totals.settled_count += images
+        self.totals.outcomes.update(outcomes)
+        self.totals.errors.update(errors)
+        if not self._demultiplexer:
+            self._emptied()
