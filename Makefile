@@ -1,6 +1,8 @@
 # Every target does its own set-up: on a machine with Python 3.11 and make, `make test` is all it takes.
 
 .DEFAULT_GOAL := help
+# Two environments at once would ask apt-get for the same package at once.
+.NOTPARALLEL:
 SHELL := /bin/sh
 VENV := .venv
 PROTO_VENV := .venv-proto
