@@ -29,7 +29,8 @@ def main() -> int:
     given = _arguments()
     chosen = given.only or list(scenarios.names())
     mode = "quick" if given.quick else "full"
-    found: dict[str, Any] = {"mode": mode, "machine": table.machine(), "rows": [], "series": {}, "failed": {}}
+    title = "quick" if given.quick else "partial" if given.only else "latest"
+    found: dict[str, Any] = {"name": title, "machine": table.machine(), "rows": [], "series": {}, "failed": {}}
     start = time.monotonic()
     for name in chosen:
         _run(name, mode, found)
@@ -102,7 +103,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
 
 def _write(found: dict[str, Any], results: Path) -> None:
     results.mkdir(parents=True, exist_ok=True)
-    written = results / ("latest.json" if found["mode"] == "full" else "quick.json")
+    written = results / f"{found['name']}.json"
     written.write_text(json.dumps(found, indent=1) + "\n")
     print(f"Wrote {', '.join(str(path) for path in (written, *charts.draw(found, results)))}")
 

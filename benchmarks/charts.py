@@ -26,7 +26,7 @@ def draw(found: Mapping[str, Any], folder: Path) -> list[Path]:
     mpl.rcParams.update(
         {"font.size": 9, "axes.edgecolor": _QUIET, "axes.spines.top": False, "axes.spines.right": False}
     )
-    prefix = "" if found["mode"] == "full" else "quick-"
+    prefix = "" if found["name"] == "latest" else f"{found['name']}-"
     series = found["series"]
     drawn = {
         "throughput": _throughput(rows_from_json(found["rows"])),
@@ -132,8 +132,8 @@ def _stages(kinds: Mapping[str, Mapping[str, float]]) -> Canvas:
     for (name, stages), plot in zip(kinds.items(), axes, strict=True):
         labels, values = list(stages), list(stages.values())
         plot.barh(labels, values, color=_COLOURS[OURS])
-        for label, value in stages.items():
-            plot.text(value, label, f" {number(value)}", va="center", fontsize=7, color=_INK)
+        for place, value in enumerate(values):
+            plot.text(value, place, f" {number(value)}", va="center", fontsize=7, color=_INK)
         plot.invert_yaxis()
         plot.margins(x=0.2)
         plot.set_title(name, loc="left", fontsize=9)

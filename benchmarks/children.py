@@ -89,7 +89,7 @@ def run(program: Callable[[Announce], Awaitable[None]], on_command: Callable[[Co
 
 
 async def serve_handlers(service: str, handlers: dict[str, grpc.RpcMethodHandler], announce: Announce) -> None:
-    """Serves gRPC methods that take and give bytes on a free loopback port, told through ``announce``, until cancelled."""
+    """Serves methods that take and give bytes on a free loopback port, told through ``announce``, until cancelled."""
     server = grpc.aio.server(options=_SERVER_OPTIONS)
     server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
     announce(server.add_insecure_port("127.0.0.1:0"))

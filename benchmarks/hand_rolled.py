@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import grpc
 
@@ -101,8 +102,8 @@ def _prepare(images: Sequence[bytes]) -> bytes:
 
     payloads = []
     for image in images:
-        decoded = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
-        resized = cv2.resize(decoded, (IMAGE_SIDE, IMAGE_SIDE), interpolation=cv2.INTER_LINEAR)
+        decoded: Any = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_COLOR)
+        resized: Any = cv2.resize(decoded, (IMAGE_SIDE, IMAGE_SIDE), interpolation=cv2.INTER_LINEAR)
         payloads.append(wire.Payload(memoryview(resized).cast("B"), wire.ImageFormat.RAW_UINT8_BGR))
     return requests(payloads, len(payloads))[0]
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from athena_async import AthenaClient, wire
+from athena_async import AthenaClient, ClientConfig, wire
 from athena_async.config import PoolConfig, PreprocessConfig
 from benchmarks import children, hand_rolled, inputs, official, ours
 from benchmarks.measure import HAND_ROLLED, OFFICIAL, OURS, Figure, Report, Row, Scale, compare, rate, take_turns
@@ -44,7 +44,7 @@ async def _row(endpoint: str, connections: int, scale: Scale) -> Row:
     return Row("S2", f"raw frames, {connections} connection(s)", "images/s", figures, targets)
 
 
-def _config(endpoint: str, connections: int) -> ours.ClientConfig:
+def _config(endpoint: str, connections: int) -> ClientConfig:
     return ours.config(
         endpoint,
         pool=PoolConfig(channels=connections, max_channels=connections),

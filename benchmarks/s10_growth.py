@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 
-from athena_async import AthenaClient
+from athena_async import AthenaClient, ImageInput
 from athena_async.config import PreprocessConfig
 from benchmarks import children, inputs, ours
 from benchmarks.measure import OURS, Figure, Report, Row, Scale, Target, take_turns
@@ -32,7 +32,7 @@ async def _items(report: Report, endpoint: str, scale: Scale) -> None:
             images = ours.hash_only(inputs.digests(min(count, 100_000))) * max(1, count // 100_000)
             repeats = max(1, 10_000 // count)
 
-            async def cost_us(images: list[ours.ImageInput] = images, repeats: int = repeats) -> float:
+            async def cost_us(images: list[ImageInput] = images, repeats: int = repeats) -> float:
                 taken = [await ours.classify_many(client, images) for _ in range(repeats)]
                 return sum(taken) / len(images) / repeats * 1e6
 

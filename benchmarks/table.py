@@ -31,7 +31,7 @@ _PEERS = (OURS, OFFICIAL, HAND_ROLLED)
 
 def text_table(rows: Iterable[Row]) -> str:
     """Scenario, each peer's median (lowest - highest), ratios, targets and whether they are met."""
-    lines = [("", "scenario", "unit", *_PEERS, "ours/off.", "ours/hand", "target", "met")]
+    lines: list[tuple[str, ...]] = [("", "scenario", "unit", *_PEERS, "ours/off.", "ours/hand", "target", "met")]
     for row in rows:
         targets = row.targets or (None,)
         peers = [_figure(row.figures.get(peer)) for peer in _PEERS]

@@ -23,9 +23,9 @@ def test_plan_and_answer(benchmark: BenchmarkFixture) -> None:
     def batch() -> None:
         now = next(ticks) * 0.01
         plan = controller.plan(now)
-        controller.answered(
+        controller.observe(
             images=plan.images, size_bytes=plan.images * 100, latency_s=0.02, in_flight=2, queue_depth=1000, now=now
         )
 
     benchmark(batch)
-    assert controller.state().images_per_s > 0
+    assert controller.snapshot().images_per_s > 0
