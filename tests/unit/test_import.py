@@ -68,11 +68,15 @@ print(json.dumps([based - began, time.perf_counter() - based]))
 
 
 def test_import_takes_under_250_ms_beyond_grpc_and_protobuf() -> None:
-    """On a machine so slow or busy that this fails for its speed alone, five times grpc's own import is the limit."""
+    """Where the machine is so slow or busy that this fails for its speed alone, 3.5 times grpc's own import will do.
+
+    That is what 250 ms are on the machine that the figure was set for. The best of several runs counts.
+    """
     runs: list[ImportTime] = []
-    for _ in range(5):
+    for _ in range(7):
         runs.append(import_time())
-        if min(run.own_s for run in runs) < 0.25 or min(run.own_s / run.base_s for run in runs) < 5:
+        base_s, own_s = (min(times) for times in zip(*runs, strict=True))
+        if own_s < max(0.25, 3.5 * base_s):
             return
     raise AssertionError(f"too slow in each of {runs}")
 
