@@ -5,44 +5,27 @@ from __future__ import annotations
 import math
 from typing import Final
 
-_FORGET: Final = 0.98
-"""Weight that a sample of `LineFit` keeps with each newer one: the last fifty or so count."""
 
+class Elasticity:
+    """By which power of a setting a quantity grows: 0 where it stands still, 1 where it grows in proportion.
 
-class LineFit:
-    """Least squares of ``y = a * x + b`` over recent samples, with ``a >= 0`` and ``b >= 0``.
-
-    Invariant: sums are weighted by recency, so that the fit follows a server whose cost drifts.
+    It is learnt from comparisons made within one trial, so a server whose cost drifts between trials does not
+    bend it, as it bends a least-squares line through samples of different times.
     """
 
-    __slots__ = ("_weight", "_x", "_xx", "_xy", "_y")
+    __slots__ = ("_most", "value")
 
-    def __init__(self) -> None:
-        self._weight = self._x = self._y = self._xx = self._xy = 0.0
+    def __init__(self, value: float, most: float) -> None:
+        self.value = value
+        self._most = most
 
     def __repr__(self) -> str:
-        a, b = self.line()
-        return f"LineFit(a={a:.6f}, b={b:.6f})"
+        return f"Elasticity({self.value:.2f})"
 
-    def add(self, x: float, y: float) -> None:
-        self._weight = self._weight * _FORGET + 1.0
-        self._x = self._x * _FORGET + x
-        self._y = self._y * _FORGET + y
-        self._xx = self._xx * _FORGET + x * x
-        self._xy = self._xy * _FORGET + x * y
-
-    def line(self) -> tuple[float, float]:
-        """Returns ``(a, b)``. Where all ``x`` were nearly equal the slope cannot be told, and half of the
-        level is taken for each part."""
-        if not self._weight:
-            return 0.0, 0.0
-        mean_x, mean_y = self._x / self._weight, self._y / self._weight
-        spread = self._xx / self._weight - mean_x * mean_x
-        if spread <= (0.05 * mean_x) ** 2:
-            return (0.5 * mean_y / mean_x if mean_x else 0.0), 0.5 * mean_y
-        slope = (self._xy / self._weight - mean_x * mean_y) / spread
-        slope = min(max(0.0, slope), mean_y / mean_x)
-        return slope, mean_y - slope * mean_x
+    def learn(self, setting_ratio: float, quantity_ratio: float, weight: float) -> None:
+        """The setting changed by ``setting_ratio`` and the quantity with it by ``quantity_ratio``."""
+        seen = math.log(quantity_ratio) / math.log(setting_ratio)
+        self.value += weight * (min(self._most, max(0.0, seen)) - self.value)
 
 
 class TailRatio:
@@ -101,7 +84,7 @@ class Throughput:
     Invariant: older samples weigh half once ``_FULL`` are held, so that the estimate stays recent.
     """
 
-    __slots__ = ("_squares", "_sum", "_work", "count")
+    __slots__ = ("_squares", "_sum", "_work", "count", "recent_s")
 
     _FULL: Final = 48
     _PRIOR_WEIGHT: Final = 4
@@ -113,21 +96,24 @@ class Throughput:
         self._work = 0.0
         self._sum = 0.0
         self._squares = 0.0
+        self.recent_s = 0.0
 
     def __repr__(self) -> str:
         return f"Throughput({self.images_per_s:.1f}/s, n={self.count:.0f})"
 
-    def add(self, images: int, in_flight: int, latency_s: float) -> None:
+    def add(self, images: int, in_flight: int, latency_s: float, weight: float = 1.0) -> None:
+        """Takes a batch into account. ``weight`` below 1 is for one that waited partly for others' images."""
         if self.count >= 4:  # a pause of a collector says nothing about the setting that it fell into
             latency_s = min(latency_s, self._CAP * self.latency_s)
         if self.count >= self._FULL:
             self.count, self._work, self._sum, self._squares = (
                 0.5 * self.count, 0.5 * self._work, 0.5 * self._sum, 0.5 * self._squares,
             )  # fmt: skip
-        self.count += 1.0
-        self._work += images * in_flight
-        self._sum += latency_s
-        self._squares += latency_s * latency_s
+        self.count += weight
+        self._work += weight * images * in_flight
+        self._sum += weight * latency_s
+        self._squares += weight * latency_s * latency_s
+        self.recent_s += (latency_s - self.recent_s) * max(1.0 / 8.0, min(1.0, weight / self.count))
 
     @property
     def latency_s(self) -> float:
