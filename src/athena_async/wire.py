@@ -195,6 +195,71 @@ def read_deployments(data: bytes) -> list[DeploymentInfo]:
     return [DeploymentInfo(row.deployment_id, row.backlog) for row in message.deployments]
 
 
+class Input(NamedTuple):
+    """One input as a service reads it."""
+
+    correlation_id: str
+    affiliate: str
+    payload: Payload
+
+
+def read_request(data: bytes) -> tuple[str, list[Input]]:
+    """Parses a ClassifyRequest, as a service would: deployment id and inputs.
+
+    Raises:
+        DecodeError: the bytes are none.
+    """
+    message = models_pb2.ClassifyRequest.FromString(data)
+    return message.deployment_id, [_input(given) for given in message.inputs]
+
+
+def read_input(data: bytes) -> Input:
+    """Parses a ClassificationInput, the request of ClassifySingle, as a service would."""
+    return _input(models_pb2.ClassificationInput.FromString(data))
+
+
+def write_response(answers: Iterable[Answer], global_error: ServiceError | None = None) -> bytes:
+    """Serializes a ClassifyResponse, as a service would."""
+    message = models_pb2.ClassifyResponse(outputs=[_output(answer) for answer in answers])
+    if global_error is not None:
+        message.global_error.CopyFrom(_error_message(global_error))
+    return message.SerializeToString()
+
+
+def write_single(answer: Answer) -> bytes:
+    """Serializes a ClassificationOutput, the answer of ClassifySingle, as a service would."""
+    return _output(answer).SerializeToString()
+
+
+def write_deployments(rows: Iterable[DeploymentInfo]) -> bytes:
+    """Serializes a ListDeploymentsResponse, as a service would."""
+    message = models_pb2.ListDeploymentsResponse()
+    for row in rows:
+        message.deployments.add(deployment_id=row.deployment_id, backlog=row.backlog)
+    return message.SerializeToString()
+
+
+def _input(given: models_pb2.ClassificationInput) -> Input:
+    md5 = tuple([h.value for h in given.hashes if h.type == models_pb2.HASH_TYPE_MD5])
+    sha1 = tuple([h.value for h in given.hashes if h.type == models_pb2.HASH_TYPE_SHA1])
+    payload = Payload(given.data, ImageFormat(given.format), Encoding(given.encoding), md5, sha1)
+    return Input(given.correlation_id, given.affiliate, payload)
+
+
+def _output(answer: Answer) -> models_pb2.ClassificationOutput:
+    output = models_pb2.ClassificationOutput(correlation_id=answer.correlation_id)
+    for label, weight in answer.classifications:
+        output.classifications.add(label=label, weight=weight)
+    if answer.error is not None:
+        output.error.CopyFrom(_error_message(answer.error))
+    return output
+
+
+def _error_message(error: ServiceError) -> models_pb2.ClassificationError:
+    code = models_pb2.ErrorCode.Value(f"ERROR_CODE_{error.code}")
+    return models_pb2.ClassificationError(code=code, message=error.message, details=error.details)
+
+
 def _answer(output: models_pb2.ClassificationOutput) -> Answer:
     error = None
     if output.HasField("error"):
