@@ -28,7 +28,13 @@ def build_app(settings: Settings) -> typer.Typer:
     from athena_async.cli.classify import classify
     from athena_async.cli.deployments import deployments
     from athena_async.cli.doctor import doctor
-    from athena_async.cli.emulator import emulator
+    from importlib.util import find_spec
+
+    commands = [classify, deployments, doctor]
+    if find_spec("athena_async.cli.emulator"):
+        from athena_async.cli.emulator import emulator
+
+        commands.append(emulator)
 
     app = typer.Typer(
         name="athena-async",
@@ -49,7 +55,7 @@ def build_app(settings: Settings) -> typer.Typer:
     ) -> None:
         settings.debug = debug
 
-    for command in (classify, deployments, doctor, emulator):
+    for command in commands:
         app.command()(command)
     return app
 

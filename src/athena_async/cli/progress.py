@@ -122,7 +122,7 @@ async def show_progress(report: Report, counted: Counted, console: Console) -> N
 
 
 def progressing(report: Report, counted: Counted, pace: Pace) -> Progressing:
-    done = report.settled_count + report.skipped_count
+    done = report.done_count
     total = None if counted.total_count is None else max(counted.total_count, done)
     return Progressing(
         done_count=done,

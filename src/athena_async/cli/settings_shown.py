@@ -37,8 +37,8 @@ def _shown(value: object) -> str:
     if isinstance(value, tuple):
         return ", ".join(map(str, value))
     if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    return str(value)
+        return str(os.fspath(value))
+    return f"{value}"
 
 
 def _credentials(config: ClientConfig) -> Finding:

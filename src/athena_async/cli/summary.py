@@ -28,8 +28,9 @@ def summary_rows(report: Report, sent_bytes: int) -> Iterator[tuple[str, str]]:
     yield "images", f"{report.settled_count:,} in {duration(ended_s - report.started_s)}: {rate(report.rate(ended_s))}"
     for outcome in Outcome:
         yield outcome.value, f"{report.outcomes[outcome]:,}"
-    if report.skipped_count:
-        yield "skipped", f"{report.skipped_count:,} settled in an earlier run"
+    if report.skipped:
+        outcomes = ", ".join(f"{count:,} {outcome}" for outcome, count in report.skipped.most_common())
+        yield "skipped", f"settled in an earlier run: {outcomes}"
     if report.resent_count:
         yield "resent", f"{report.resent_count:,} images were sent more than once"
     if report.outcomes[Outcome.CLASSIFIED]:
@@ -65,12 +66,9 @@ def stopped_line(report: Report, total_count: int | None, *, can_resume: bool) -
     """What a run that was stopped left undone; None for one that was not."""
     if report.stopped is None:
         return None
-    done = report.settled_count + report.skipped_count
     of = f" of {total_count:,}" if total_count is not None else ""
-    hint = "; --resume goes on from here" if can_resume else ""
-    return printable(
-        f"stopped ({report.stopped}): {done:,}{of} files done, {report.left_count:,} in flight given up{hint}"
-    )
+    left = f"{report.left_count:,} in flight given up" + ("; --resume goes on from here" if can_resume else "")
+    return printable(f"stopped ({report.stopped}): {report.done_count:,}{of} files done, {left}")
 
 
 def print_summary(console: Console, report: Report, sent_bytes: int) -> None:

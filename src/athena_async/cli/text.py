@@ -22,7 +22,7 @@ def size(count_bytes: float) -> str:
 def duration(seconds: float) -> str:
     """A time that has passed or is left."""
     if seconds < 10:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.2f} s" if seconds < 1 else f"{seconds:.1f} s"
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

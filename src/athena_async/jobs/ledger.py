@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -44,6 +45,18 @@ class Row(NamedTuple):
     run: int
     outcome: Outcome
     error_code: str | None
+
+
+class Pending(NamedTuple):
+    """A chunk of files, looked up.
+
+    Attributes:
+        entries: those that are still to be classified.
+        settled: how the others ended in earlier runs; those of this run are in neither.
+    """
+
+    entries: list[FileEntry]
+    settled: Counter[Outcome]
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +144,17 @@ class Ledger:
                 found[path] = Row(size_bytes, mtime_ns, run, Outcome(outcome), code)
         return found
 
-    def pending(self, entries: Sequence[FileEntry], choice: RetryChoice) -> list[FileEntry]:
-        """Those entries that this run has still to classify."""
+    def pending(self, entries: Sequence[FileEntry], choice: RetryChoice) -> Pending:
+        """Those entries that this run has still to classify, and how the others ended."""
         rows = self.rows(shown_path(entry.path) for entry in entries)
-        return [entry for entry in entries if not self._is_done(entry, rows.get(shown_path(entry.path)), choice)]
-
-    def _is_done(self, entry: FileEntry, row: Row | None, choice: RetryChoice) -> bool:
-        return row is not None and (row.run == self.run or choice.is_settled(entry, row))
+        pending = Pending([], Counter())
+        for entry in entries:
+            row = rows.get(shown_path(entry.path))
+            if row is None or not (row.run == self.run or choice.is_settled(entry, row)):
+                pending.entries.append(entry)
+            elif row.run < self.run:
+                pending.settled[row.outcome] += 1
+        return pending
 
     def record(self, records: Sequence[Record], output_bytes: int) -> None:
         """Commits a batch whose lines are on the disk, with the output's new length."""

@@ -57,13 +57,13 @@ class Report:
     """The state of a run, brought up to date as it goes.
 
     Attributes:
-        skipped_count: files that an earlier run had settled.
+        skipped: outcomes of files that earlier runs had settled.
         outcomes, errors: counts of this run's results.
         failures: the first `MAX_FAILURES_KEPT` of those without a classification.
         unreadable: paths that could not be looked at, with the reason; bounded like ``failures``.
         unreadable_count: all of them.
         latency: of classified images, acceptance to result.
-        source_bytes: file sizes of all images with a result.
+        source_bytes: sizes of the files whose images were sent.
         resent_count: images that were sent more than once.
         left_count: images taken up and not settled when the run was stopped.
         stopped: why the run ended before its files did; None when it did not.
@@ -73,7 +73,7 @@ class Report:
 
     started_s: float
     ended_s: float | None = None
-    skipped_count: int = 0
+    skipped: Counter[Outcome] = field(default_factory=Counter)
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     errors: Counter[ErrorCode] = field(default_factory=Counter)
     failures: list[Failure] = field(default_factory=list)
@@ -91,10 +91,15 @@ class Report:
         """Images that got a result in this run."""
         return self.outcomes.total()
 
+    @property
+    def done_count(self) -> int:
+        """Files that have a result, of this run or an earlier one."""
+        return self.outcomes.total() + self.skipped.total()
+
     def add(self, record: Record) -> None:
         entry, result = record
         self.outcomes[result.outcome] += 1
-        self.source_bytes += entry.size_bytes
+        self.source_bytes += entry.size_bytes if result.attempts else 0
         self.resent_count += result.attempts > 1
         if result.ok:
             self.latency.add(result.latency_s)
@@ -130,5 +135,6 @@ class Report:
 
     @property
     def is_complete(self) -> bool:
-        """Whether every file was looked at and every image has a classification."""
-        return not (self.errors or self.unreadable_count or self.left_count or self.stopped)
+        """Whether every file was looked at and has a classification, of this run or an earlier one."""
+        skipped_count = self.skipped.total() - self.skipped[Outcome.CLASSIFIED]
+        return not (self.errors or skipped_count or self.unreadable_count or self.left_count or self.stopped)

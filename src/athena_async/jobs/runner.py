@@ -173,8 +173,8 @@ class Job:
     async def _pending(self, chunk: list[FileEntry]) -> list[FileEntry]:
         candidates = [entry for entry in chunk if entry.path not in self.left_out and entry.path not in self._taken]
         pending = await self._in_sink_thread(partial(self.sink.pending, candidates))
-        self.report.skipped_count += len(candidates) - len(pending)
-        return pending
+        self.report.skipped.update(pending.settled)
+        return pending.entries
 
     async def _write(self, records: MemoryObjectReceiveStream[Record], ended: anyio.Event) -> None:
         """Writes behind the results, in batches: a flush to the disk takes as long for one as for many."""

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import BinaryIO, Protocol
 
 from athena_async.errors import ConfigError, MissingExtraError
-from athena_async.jobs.ledger import Ledger, LedgerError, RetryChoice, ledger_path
+from athena_async.jobs.ledger import Ledger, LedgerError, Pending, RetryChoice, ledger_path
 from athena_async.jobs.records import Record, as_line, line_key
 from athena_async.jobs.sources import CHUNK_FILES, FileEntry
 
@@ -23,8 +24,8 @@ IsCurrent = Callable[[Sequence[tuple[str, int]]], list[bool]]
 
 
 class Sink(Protocol):
-    def pending(self, entries: Sequence[FileEntry]) -> list[FileEntry]:
-        """Those entries that are still to be classified."""
+    def pending(self, entries: Sequence[FileEntry]) -> Pending:
+        """Those entries that are still to be classified, and how the others ended."""
 
     def write(self, records: Sequence[Record]) -> None:
         """Keeps the records; on return they are as safe as this sink makes them."""
@@ -40,8 +41,8 @@ class Sink(Protocol):
 class NoSink:
     """Keeps nothing: for runs that only want the summary."""
 
-    def pending(self, entries: Sequence[FileEntry]) -> list[FileEntry]:
-        return list(entries)
+    def pending(self, entries: Sequence[FileEntry]) -> Pending:
+        return Pending(list(entries), Counter())
 
     def write(self, records: Sequence[Record]) -> None:
         """Drops them."""
@@ -90,7 +91,7 @@ class FileSink:
     def __repr__(self) -> str:
         return f"FileSink({self._output!r}, {self._ledger!r})"
 
-    def pending(self, entries: Sequence[FileEntry]) -> list[FileEntry]:
+    def pending(self, entries: Sequence[FileEntry]) -> Pending:
         return self._ledger.pending(entries, self._choice)
 
     def write(self, records: Sequence[Record]) -> None:

@@ -9,7 +9,7 @@ import anyio
 
 from athena_async.errors import ClassificationError, ErrorCode
 from athena_async.images.inputs import ImageInput
-from athena_async.jobs.records import Record
+from athena_async.jobs.records import LOCAL_FAULTS, Record
 from athena_async.jobs.sources import FileEntry
 from athena_async.results import Classification, ClassificationResult, Outcome
 
@@ -23,7 +23,7 @@ def classified(path: str, index: int) -> ClassificationResult:
 
 def failed(index: int, code: ErrorCode, message: str = "no", outcome: Outcome = Outcome.FAILED) -> ClassificationResult:
     error = ClassificationError(code, message)
-    return ClassificationResult(f"id-{index}", index, outcome, (), error, 1, 0.02)
+    return ClassificationResult(f"id-{index}", index, outcome, (), error, int(code not in LOCAL_FAULTS), 0.02)
 
 
 def record(path: str, *, size: int = 10, mtime: int = 1, code: ErrorCode | None = None, **kwargs: object) -> Record:

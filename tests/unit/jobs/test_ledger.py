@@ -61,17 +61,16 @@ def test_rows_survive_and_runs_are_counted(path: str, ledger: Ledger) -> None:
             "/a": Row(10, 1, 1, Outcome.CLASSIFIED, None),
             "/b": Row(10, 1, 1, Outcome.FAILED, "UNAVAILABLE"),
         }
-        assert again.pending([ENTRY, FileEntry("/b", 10, 1), FileEntry("/c", 1, 1)], RetryChoice()) == [
-            ("/b", 10, 1),
-            ("/c", 1, 1),
-        ]
+        pending = again.pending([ENTRY, FileEntry("/b", 10, 1), FileEntry("/c", 1, 1)], RetryChoice())
+        assert pending.entries == [("/b", 10, 1), ("/c", 1, 1)]
+        assert pending.settled == {Outcome.CLASSIFIED: 1}
     finally:
         again.close()
 
 
 def test_a_file_ends_once_in_a_run_however_it_ended(ledger: Ledger) -> None:
     ledger.record([record("/a", code=ErrorCode.UNAVAILABLE)], output_bytes=1)
-    assert ledger.pending([ENTRY], RetryChoice(failed=True)) == []
+    assert ledger.pending([ENTRY], RetryChoice(failed=True)) == ([], {})
 
 
 def test_replaced_rows_are_counted_as_stale_lines(ledger: Ledger) -> None:

@@ -36,7 +36,7 @@ def test_tallies() -> None:
     report.add(record("/c", size=0, code=ErrorCode.DEADLINE_EXCEEDED, outcome=Outcome.UNKNOWN))
     assert report.outcomes == {Outcome.CLASSIFIED: 1, Outcome.FAILED: 1, Outcome.UNKNOWN: 1}
     assert report.errors == {ErrorCode.INVALID_IMAGE: 1, ErrorCode.DEADLINE_EXCEEDED: 1}
-    assert report.source_bytes == 12
+    assert report.source_bytes == 5
     assert report.rate(now=102.0) == 1.5
     assert [(f.path, f.code, f.message) for f in report.failures][0] == ("/b", "INVALID_IMAGE", "truncated")
     assert not report.is_complete

@@ -83,8 +83,19 @@ async def test_a_resume_classifies_what_is_new(photos: Path, tmp_path: Path) -> 
     run = job(client, photos, open_output(output, resume=True, overwrite=False, choice=RetryChoice()))
     await run.run()
     assert [Path(path).name for path in client.paths] == ["new.jpg"]
-    assert run.report.skipped_count == 20
+    assert run.report.skipped == {Outcome.CLASSIFIED: 20}
+    assert run.report.is_complete
     assert len(Path(output).read_bytes().splitlines()) == 21
+
+
+async def test_a_run_that_skips_failures_is_not_complete(photos: Path, tmp_path: Path) -> None:
+    output = str(tmp_path / "out.jsonl")
+    for _ in range(2):
+        client = FakeClient(lambda path, index: failed(index, ErrorCode.INVALID_IMAGE))
+        run = job(client, photos, open_output(output, resume=True, overwrite=False, choice=RetryChoice()))
+        await run.run()
+        assert not run.report.is_complete
+    assert client.paths == []
 
 
 async def test_the_output_within_the_folder_is_no_image(photos: Path) -> None:
