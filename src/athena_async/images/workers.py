@@ -20,6 +20,7 @@ from athena_async.errors import ClassificationError, ErrorCode
 from athena_async.images import resize
 from athena_async.images.encode import check_encoding
 from athena_async.images.inputs import Kind, Source
+from athena_async.images.isolation import IsolatedPreparation
 from athena_async.images.preprocess import prepare
 
 Item = tuple[Source, str, str]
@@ -51,9 +52,8 @@ class PreprocessWorkers:
         self._config = config
         self._threads = config.threads or usable_cores()
         self._limiter = CapacityLimiter(self._threads)
-        self._prepare: Callable[[Source, str], wire.Payload] = lambda source, encoding: prepare(
-            source, config, encoding
-        )
+        self._isolated = IsolatedPreparation(config) if config.isolation == "process" else None
+        self._prepare: Callable[[Source, str], wire.Payload] = self._isolated or self._prepare_here
 
     def __repr__(self) -> str:
         return f"PreprocessWorkers({self._limiter.borrowed_tokens} of {self._threads} threads busy)"
@@ -75,7 +75,8 @@ class PreprocessWorkers:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        pass
+        if self._isolated is not None:
+            self._isolated.close()
 
     async def prepare(self, items: Sequence[Item], encoding: str) -> list[Outcome]:
         """Prepares one chunk in one thread.
@@ -125,6 +126,9 @@ class PreprocessWorkers:
             if work_s > CHUNK_WORK_S:
                 return max(1, count)
         return min(len(sources), MAX_CHUNK)
+
+    def _prepare_here(self, source: Source, encoding: str) -> wire.Payload:
+        return prepare(source, self._config, encoding)
 
     def _prepare_chunk(self, items: Sequence[Item], encoding: str) -> list[Outcome]:
         return [self._prepare_one(item, encoding) for item in items]
