@@ -92,6 +92,7 @@ class _Trial:
 
 
 _START_FACTOR: Final = 2.0
+_LEAP_FACTOR: Final = 4.0
 _FACTOR: Final = 1.3
 _START_MOVES: Final = (Move.MORE, Move.LARGER)
 _START_SAMPLES: Final = 8
@@ -101,7 +102,9 @@ _MIN_SAMPLES: Final = 4
 _FIRST_HOLD: Final = 8.0
 _LAST_HOLD: Final = 64.0
 _CLEARLY_WORSE: Final = 0.9
-_AFTER_DECREASE: Final = 0.85
+_AFTER_DECREASE: Final = 0.9
+_FLAT: Final = 0.3
+_FLOOR_FACTOR: Final = 1.5
 
 
 class BatchController:
@@ -334,8 +337,16 @@ class BatchController:
 
     def _is_slow(self, rate: Throughput) -> bool:
         if rate.count >= 2 * _MIN_SAMPLES:
-            return rate.recent_s * self._tail.value > _MARGIN * self._target_s
-        return rate.count >= _SURE_SAMPLES and rate.latency_s > self._target_s
+            return rate.recent_s * self._tail.value > _MARGIN * self._reachable_s
+        return rate.count >= _SURE_SAMPLES and rate.latency_s > self._reachable_s
+
+    @property
+    def _reachable_s(self) -> float:
+        """The target, or more where even a lone small batch would take longer: then there is nothing to gain
+        from reducing, and throughput would go down to nothing for it."""
+        rate = self._rate
+        lone_s = rate.latency_s * max(0.0, 1.0 - self._by_images.value) * self._held.in_flight**-self._by_in_flight.value
+        return max(self._target_s, _FLOOR_FACTOR * lone_s)
 
     def _learn(self, old: Setting, old_rate: float, new: Setting, new_rate: float, weight: float) -> None:
         """Takes from two throughputs how an endpoint's latency goes with images, or with batches in flight."""
@@ -454,7 +465,7 @@ class BatchController:
         limit = Setting(self._images_limit, self._config.max_batches_in_flight)
         if self._is_free and not move.grows and not (move is Move.FEWER and base.in_flight > COMFORTABLE_IN_FLIGHT):
             return None
-        setting = neighbour(base, move, _START_FACTOR if self._starting else _FACTOR, limit)
+        setting = neighbour(base, move, self._factor(move), limit)
         if setting is None:
             return None
         if move.shrinks or self._predicted_p95_s(base, setting) <= _MARGIN * self._target_s:
@@ -462,6 +473,11 @@ class BatchController:
         if move is Move.LARGER:
             return self._largest_within_target(base)
         return (setting, True) if self._counted >= self._risky_after else None
+
+    def _factor(self, move: Move) -> float:
+        if not self._starting:
+            return _FACTOR
+        return _LEAP_FACTOR if move is Move.LARGER and self._by_images.value < _FLAT else _START_FACTOR
 
     def _largest_within_target(self, base: Setting) -> tuple[Setting, bool] | None:
         room = _MARGIN * self._target_s / (self._rate.recent_s * self._tail.value)
@@ -491,7 +507,7 @@ class BatchController:
         scale = _AFTER_DECREASE / min(2.0, max(1.0, over))
         by_images, by_in_flight = self._by_images.value, self._by_in_flight.value
         self._before = (Setting(images, in_flight), rate.images_per_s) if rate.count >= _SURE_SAMPLES else None
-        if in_flight > 1 and (by_in_flight >= by_images or images == 1):
+        if in_flight > 1 and (by_in_flight >= by_images or by_images < _FLAT or images == 1):
             wanted = in_flight * scale ** (1.0 / max(0.25, by_in_flight))
             found = Setting(images, max(1, in_flight // 2, min(in_flight - 1, round(wanted))))
         else:
