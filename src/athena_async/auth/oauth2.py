@@ -99,7 +99,7 @@ class ClientCredentialsSource:
         rng: random.Random | None = None,
         request: Callable[[OAuthConfig], Awaitable[Grant]] = request_token,
     ) -> None:
-        if any(importlib.util.find_spec(name) is None for name in ("httpx2", "stamina")):
+        if importlib.util.find_spec("httpx2") is None:
             raise MissingExtraError("oauth", "oauth")
         self._config = config
         self._emit = emit

@@ -128,8 +128,9 @@ def _content(name: str, path: str | os.PathLike[str] | None) -> bytes | None:
 
 
 def _check_certificates(name: str, path: object, pem: bytes) -> None:
+    text = pem.decode("ascii", "ignore")  # names of authorities stand in comments, in any script
     try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=pem.decode("latin-1"))
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cadata=text)
     except (ssl.SSLError, ValueError):
         remedy = "it must consist of whole blocks from -----BEGIN CERTIFICATE----- to -----END CERTIFICATE-----"
         raise CredentialsError(f"{name} {path} holds no valid PEM certificates: {remedy}", retryable=True) from None

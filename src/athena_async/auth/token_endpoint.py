@@ -5,19 +5,25 @@ from __future__ import annotations
 import asyncio
 import importlib
 import json
+import random
 import ssl
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from athena_async.config import OAuthConfig
 from athena_async.errors import CredentialsError
+from athena_async.resilience.backoff import Backoff
 
 if TYPE_CHECKING:
     import httpx2
 
 ATTEMPTS = 3
+PAUSES = Backoff(base_s=0.2, cap_s=1.0)
+"""Between the attempts of one round."""
 LONGEST_WAIT_S = 2.0
+"""The longest pushback that is waited for within a round."""
 DEFAULT_LIFETIME_S = 300.0
 """Of a token whose answer does not tell; RFC 6749 only recommends to."""
 
@@ -58,40 +64,48 @@ class Grant:
     lifetime_s: float
 
 
-async def request_token(config: OAuthConfig) -> Grant:
-    """Asks for a token, up to three times where asking again may help.
+async def request_token(
+    config: OAuthConfig,
+    *,
+    rng: random.Random | None = None,
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+) -> Grant:
+    """Asks for a token, up to three times where asking again soon may help.
 
-    stamina waits between the attempts, and tells its own hooks of them (`stamina.instrumentation`).
+    Args:
+        config: the endpoint and who asks; ``timeout_s`` bounds each attempt.
+        rng: the source of jitter between the attempts.
+        sleep: waits between them.
 
     Raises:
         TokenEndpointError: there is no token; the message names the host and what to check.
         CredentialsError: ``oauth.ca`` is no readable PEM file.
     """
+    rng = random.Random() if rng is None else rng  # noqa: S311 (jitter)
     verify = await asyncio.to_thread(_prepared, config)
     import httpx2
-    import stamina
 
     async with httpx2.AsyncClient(verify=verify, timeout=config.timeout_s) as client:
-        async for attempt in stamina.retry_context(
-            on=_next_wait, attempts=ATTEMPTS, timeout=None, wait_initial=0.1, wait_max=LONGEST_WAIT_S, wait_jitter=0.4
-        ):
-            with attempt:
-                status, pushback_s, body = await _post(client, config)
-                return read_grant(urlsplit(config.auth_url).hostname or "", status, body, pushback_s)
-    raise AssertionError("stamina ends with a result or an error")
+        attempt = 0
+        while True:
+            try:
+                return await _attempt(client, config)
+            except TokenEndpointError as error:
+                if attempt + 1 == ATTEMPTS or not _soon_better(error):
+                    raise
+                pause_s = PAUSES.delay_s(attempt, rng, error.retry_after_s)
+            attempt += 1
+            await sleep(pause_s)
 
 
-def _next_wait(error: Exception) -> bool | float:
-    """Whether to ask again at once; an endpoint that asks for a longer pause gets it from the caller."""
-    if not isinstance(error, TokenEndpointError) or not error.retryable or error.retry_after_s > LONGEST_WAIT_S:
-        return False
-    return error.retry_after_s or True
+def _soon_better(error: TokenEndpointError) -> bool:
+    """An endpoint that asks for a longer pause gets it from the caller."""
+    return error.retryable and error.retry_after_s <= LONGEST_WAIT_S
 
 
 def _prepared(config: OAuthConfig) -> ssl.SSLContext:
     """Whom to trust. Runs in a thread: the first import and a system's roots take 100 ms and more."""
     importlib.import_module("httpx2")
-    importlib.import_module("stamina")
     try:
         return ssl.create_default_context(cafile=config.ca)
     except ssl.SSLError:
@@ -101,8 +115,8 @@ def _prepared(config: OAuthConfig) -> ssl.SSLContext:
     raise CredentialsError(f"oauth.ca {config.ca} cannot be used: {reason}")
 
 
-async def _post(client: httpx2.AsyncClient, config: OAuthConfig) -> tuple[int, float, bytes]:
-    """Status, pushback in seconds and body of one answer."""
+async def _attempt(client: httpx2.AsyncClient, config: OAuthConfig) -> Grant:
+    """One request, and the token in its answer."""
     import httpx2
 
     form = {
@@ -118,17 +132,22 @@ async def _post(client: httpx2.AsyncClient, config: OAuthConfig) -> tuple[int, f
             asyncio.timeout(config.timeout_s),
             client.stream("POST", config.auth_url, headers=headers, **body) as response,  # type: ignore[arg-type]
         ):
-            pushback_s = _pushback_s(response.headers.get("retry-after", ""))
-            return response.status_code, pushback_s, await _bounded(response)
+            answer = await _bounded(response)
+            problem = None
     except TimeoutError:
         problem = f"no answer within {config.timeout_s:g} s"
     except httpx2.ConnectError as error:
-        problem = str(error)  # of the operating system or of TLS; other errors may repeat what was received
+        problem = str(error) or "ConnectError"  # of the operating system or of TLS; other errors may repeat what was received
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         problem = type(error).__name__
+    host = urlsplit(config.auth_url).hostname or ""
+    if problem is None:
+        return read_grant(host, response.status_code, answer, _pushback_s(response.headers.get("retry-after", "")))
     # Raised here, where no exception is being handled: those above hold the request, and so the secret.
-    host = urlsplit(config.auth_url).hostname
-    raise TokenEndpointError(f"the token endpoint {host} cannot be reached: {problem}", retryable=True)
+    distrusted = "CERTIFICATE_VERIFY_FAILED" in problem
+    remedy = ": its roots are to stand in oauth.ca" if distrusted else ""
+    message = f"the token endpoint {host} cannot be reached: {problem}{remedy}"
+    raise TokenEndpointError(message, retryable=not distrusted)
 
 
 async def _bounded(response: httpx2.Response) -> bytes:
