@@ -50,7 +50,7 @@ def emulator() -> Iterator[str]:
             announced = process.stdout.readline()
             if not announced:
                 raise SystemExit("demo: the emulator did not start")
-            yield json.loads(announced)["endpoint"]
+            yield json.loads(announced)["grpc"]
         finally:
             process.terminate()
             process.wait(_STOP_TIMEOUT_S)

@@ -28,13 +28,7 @@ def build_app(settings: Settings) -> typer.Typer:
     from athena_async.cli.classify import classify
     from athena_async.cli.deployments import deployments
     from athena_async.cli.doctor import doctor
-    from importlib.util import find_spec
-
-    commands = [classify, deployments, doctor]
-    if find_spec("athena_async.cli.emulator"):
-        from athena_async.cli.emulator import emulator
-
-        commands.append(emulator)
+    from athena_async.cli.emulator import emulator
 
     app = typer.Typer(
         name="athena-async",
@@ -55,7 +49,7 @@ def build_app(settings: Settings) -> typer.Typer:
     ) -> None:
         settings.debug = debug
 
-    for command in commands:
+    for command in (classify, deployments, doctor, emulator):
         app.command()(command)
     return app
 

@@ -25,19 +25,20 @@ _STANDARD_OUTPUT = "-"
 _MAX_RECORDS_SHOWN = 20
 
 
-class FirstRecords(NoSink):
-    """Keeps the first few records, to be shown when no output was asked for."""
+class FewRecords(NoSink):
+    """Keeps the records of a small run, to be shown where no output was asked for; none of a large one."""
 
     def __init__(self) -> None:
         self.records: list[Record] = []
+        self.is_small = True
 
     def write(self, records: Sequence[Record]) -> None:
-        room = _MAX_RECORDS_SHOWN - len(self.records)
-        self.records += records[: max(0, room)]
+        self.is_small = self.is_small and len(self.records) + len(records) <= _MAX_RECORDS_SHOWN
+        self.records = [*self.records, *records] if self.is_small else []
 
 
 Paths = Annotated[
-    list[Path], typer.Argument(metavar="PATH...", help="Image files, and directories of them.", show_default=False)
+    list[Path], typer.Argument(metavar="PATH", help="Image files, and directories of them.", show_default=False)
 ]
 Recursive = Annotated[bool, typer.Option("--recursive", "-r", help="Descend into directories.")]
 Match = Annotated[
@@ -155,7 +156,7 @@ def _open_sink(output: str | None, *, resume: bool, overwrite: bool, choice: Ret
         for flag, given in (("--resume", resume), ("--overwrite", overwrite)):
             if given:
                 raise typer.BadParameter(f"{flag} needs --output with a file")
-        return FirstRecords() if output is None else StreamSink(sys.stdout.buffer)
+        return FewRecords() if output is None else StreamSink(sys.stdout.buffer)
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other")
     return open_output(output, resume=resume, overwrite=overwrite, choice=choice)
@@ -164,7 +165,7 @@ def _open_sink(output: str | None, *, resume: bool, overwrite: bool, choice: Ret
 def _tell(finished: Finished, sink: Sink, output: str | None) -> None:
     """Results and summary; on stderr where lines stand on standard output."""
     console = Console(stderr=output == _STANDARD_OUTPUT)
-    if isinstance(sink, FirstRecords) and sink.records:
+    if isinstance(sink, FewRecords) and sink.records:
         print_records(console, sink.records)
     print_summary(console, finished.report, finished.sent_bytes)
     stopped = stopped_line(finished.report, finished.total_count, can_resume=isinstance(sink, FileSink))

@@ -9,22 +9,11 @@ from importlib import metadata
 from importlib.util import find_spec
 
 from athena_async._version import __version__
+from athena_async.cli.exits import EXTRAS
 from athena_async.cli.findings import Finding, State
 
 _SECTION = "Installation"
 _PACKAGES = ("grpcio", "protobuf", "anyio", "aiolimiter", "structlog", "uvloop", "typer", "rich")
-_EXTRAS = {
-    "opencv": ("cv2",),
-    "numpy": ("numpy",),
-    "brotli": ("brotli",),
-    "oauth": ("httpx2", "stamina"),
-    "metrics": ("prometheus_client",),
-    "tracing": ("opentelemetry",),
-    "parquet": ("pyarrow",),
-    "emulator": ("grpc_health", "grpc_reflection", "numpy", "brotli", "joserfc", "cryptography"),
-}
-"""Extra to the modules that it brings."""
-
 _WITHDRAWN_GRPCIO = "1.78.1"
 
 
@@ -54,7 +43,7 @@ def _version(package: str) -> Finding:
 
 
 def _extras() -> Iterator[Finding]:
-    for extra, modules in _EXTRAS.items():
+    for extra, modules in EXTRAS.items():
         missing = [module for module in modules if find_spec(module) is None]
         if missing:
             remedy = f"Where it is wanted: pip install 'athena-async[{extra}]'"

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 
+from athena_async.errors import MissingExtraError
+
 LOCAL: Mapping[str, object] = {
     "endpoints": ("127.0.0.1:1",),
     "tls": False,
@@ -22,7 +24,9 @@ async def local_emulator() -> AsyncIterator[str]:
     Raises:
         MissingExtraError: the ``emulator`` extra is not installed.
     """
-    from athena_async.emulator import Emulator
-
+    try:
+        from athena_async.emulator import Emulator
+    except ModuleNotFoundError:
+        raise MissingExtraError("the emulator", "emulator") from None
     async with Emulator() as emulator:
-        yield emulator.endpoint
+        yield emulator.address

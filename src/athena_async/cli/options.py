@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import Annotated, Any, get_type_hints
@@ -13,7 +13,7 @@ import typer
 
 from athena_async.config import ClientConfig, TlsConfig
 
-_PANEL = "Connection (otherwise ATHENA_HOST, ATHENA_API_KEY and the other environment variables)"
+_PANEL = "Connection (otherwise from ATHENA_* in the environment)"
 
 
 def _option(*names: str, help: str, **more: Any) -> Any:
@@ -86,24 +86,24 @@ class Connection:
 
 def with_connection(command: Callable[..., None]) -> Callable[..., None]:
     """Gives a command the options of `Connection` in place of its parameter ``connection``."""
-    own = [parameter for name, parameter in inspect.signature(command).parameters.items() if name != "connection"]
-    hints = get_type_hints(Connection, include_extras=True)
-    shared = [
-        inspect.Parameter(
-            field.name, inspect.Parameter.KEYWORD_ONLY, default=field.default, annotation=hints[field.name]
-        )
-        for field in fields(Connection)
-    ]
-    names = {field.name for field in fields(Connection)}
+    own, shared = _options_of(command), _options_of(Connection)
+    own.pop("connection")
 
     @wraps(command)
     def expanded(**given: Any) -> None:
-        said = {name: given.pop(name) for name in names & given.keys()}
+        said = {name: given.pop(name) for name in shared.keys() & given.keys()}
         command(**given, connection=Connection(**said))
 
-    own = [parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY) for parameter in own]
-    own_hints = get_type_hints(command, include_extras=True)
-    own_hints.pop("connection")
-    expanded.__signature__ = inspect.Signature([*own, *shared])  # type: ignore[attr-defined]
-    expanded.__annotations__ = own_hints | hints
+    options = own | shared
+    expanded.__signature__ = inspect.Signature(list(options.values()))  # type: ignore[attr-defined]
+    expanded.__annotations__ = {name: option.annotation for name, option in options.items()}
     return expanded
+
+
+def _options_of(function: Callable[..., object]) -> dict[str, inspect.Parameter]:
+    """Its parameters, all by keyword, with their annotations as objects and not as text."""
+    hints = get_type_hints(function, include_extras=True)
+    return {
+        name: parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=hints[name])
+        for name, parameter in inspect.signature(function).parameters.items()
+    }

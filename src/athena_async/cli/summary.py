@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from athena_async.cli.text import duration, latency, printable, rate, size
+from athena_async.cli.text import duration, latency, printable, rate, short_path, size
 from athena_async.jobs.records import Record, shown_path
 from athena_async.jobs.report import Report
 from athena_async.results import Outcome
@@ -51,13 +51,13 @@ def failure_lines(report: Report) -> Iterator[str]:
     """Each file without a classification, by name and reason; the first `MAX_FAILURES_SHOWN` of them."""
     for failure in islice(report.failures, MAX_FAILURES_SHOWN):
         label = failure.code if failure.outcome is Outcome.FAILED else f"{failure.outcome} {failure.code}"
-        yield printable(f"{failure.path}  {label}: {failure.message}")
+        yield f"{short_path(failure.path)}  {label}: {printable(failure.message)}"
     total = report.outcomes[Outcome.FAILED] + report.outcomes[Outcome.UNKNOWN]
     if total > MAX_FAILURES_SHOWN:
         by_code = ", ".join(f"{code} {count:,}" for code, count in report.errors.most_common())
         yield f"... {total:,} in all: {by_code}"
     for path, reason in islice(report.unreadable, MAX_FAILURES_SHOWN):
-        yield printable(f"{path}  unreadable: {reason}")
+        yield f"{short_path(path)}  unreadable: {printable(reason)}"
     if report.unreadable_count > MAX_FAILURES_SHOWN:
         yield f"... {report.unreadable_count:,} unreadable in all"
 
@@ -88,7 +88,7 @@ def print_records(console: Console, records: Sequence[Record]) -> None:
     for entry, result in records:
         top = result.top
         table.add_row(
-            Text(printable(shown_path(entry.path)), overflow="fold"),
+            Text(short_path(shown_path(entry.path)), overflow="fold"),
             Text(printable(top.label) if top else result.outcome.value),
             _number(top.weight if top else None),
             _number(result.pcsam),

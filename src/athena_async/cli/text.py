@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import math
+import os
 
 
 def printable(text: str) -> str:
     """The text in one line that cannot move a terminal's cursor: control characters are shown escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def short_path(path: str) -> str:
+    """An absolute path as seen from the working directory, where it lies below; printable."""
+    here = os.path.join(os.getcwd(), "")
+    return printable(path.removeprefix(here))
 
 
 def size(count_bytes: float) -> str:
