@@ -15,11 +15,12 @@ from aiolimiter import AsyncLimiter
 
 from athena_async.auth.credentials import credentials_from_config
 from athena_async.auth.tls import FileWatch, channel_options, check_grpc_trace, load_channel_credentials
-from athena_async.channels.channel import CallFailed, Connect, GrpcTransport, Transport
+from athena_async.channels.channel import Access, CallFailed, Connect, GrpcTransport, Transport
 from athena_async.config import ClientConfig, TlsConfig
 from athena_async.engine import Engine
 from athena_async.errors import ClientClosedError, ErrorCode, RpcError
 from athena_async.events import Event, Observer
+from athena_async.flow import Flow
 from athena_async.intake import Images, Intake
 from athena_async.results import ClassificationResult, DeploymentInfo, DrainReport
 from athena_async.stats import ClientStats, client_stats
@@ -84,7 +85,9 @@ class AthenaClient:
         tls = self.config.tls
         watch = FileWatch(tls).wait_changed if isinstance(tls, TlsConfig) else None
         credentials = credentials_from_config(self.config, self._emit)
-        engine = Engine(self.config, self.deployment_id, self._connect, credentials, watch, self._emit, self._rng)
+        access = Access(self._connect, credentials.metadata, credentials.refused)
+        flow = Flow(self.config, self.deployment_id, access, self._emit, self._rng)
+        engine = Engine(self.config, flow, credentials, watch, self._emit)
         await engine.start()
         self._engine = engine
         self._intake = Intake(self.config, engine, _rate_limiter(self.config))
@@ -197,7 +200,7 @@ class AthenaClient:
         failure = CallFailed(ErrorCode.UNAVAILABLE, "no endpoint")
         for endpoint in self.config.endpoints:
             try:
-                return await engine.unary.list_deployments(endpoint, _LIST_TIMEOUT_S)
+                return await engine.flow.unary.list_deployments(endpoint, _LIST_TIMEOUT_S)
             except CallFailed as error:
                 failure = error
         raise RpcError(failure.code, failure.message)
@@ -211,13 +214,13 @@ class AthenaClient:
         Cancellation loses none.
         """
         engine, _ = self._opened()
-        engine.foreign.readers += 1
-        engine.want_streams()
+        engine.flow.foreign.readers += 1
+        engine.flow.want_streams()
         try:
-            while (result := await engine.foreign.next()) is not None:
+            while (result := await engine.flow.foreign.next()) is not None:
                 yield result
         finally:
-            engine.foreign.readers -= 1
+            engine.flow.foreign.readers -= 1
 
     def stats(self) -> ClientStats:
         """The client at this moment; see `ClientStats`.

@@ -80,18 +80,18 @@ class Intake:
         engine = self._engine
         if self._rate is not None:
             await self._rate.acquire()
-        await engine.limit.acquire(source.estimate_bytes)
+        await engine.flow.limit.acquire(source.estimate_bytes)
         try:
             ticket = self._ticket(source, 0, _NO_SINK)
             items = [(source, ticket.affiliate, ticket.correlation_id)]
-            frame = (await engine.workers.prepare(items, engine.encoding_now()))[0]
+            frame = (await engine.workers.prepare(items, engine.flow.encoding_now()))[0]
             if isinstance(frame, ClassificationError):
                 return ticket.result(
                     Outcome.FAILED, self._clock(), frame.code, frame.message, retryable=frame.retryable
                 )
-            return await engine.singles.ask(ticket, frame)
+            return await engine.flow.singles.ask(ticket, frame)
         finally:
-            engine.limit.release(1, source.estimate_bytes)
+            engine.flow.limit.release(1, source.estimate_bytes)
 
     async def _feed_async(self, images: AsyncIterable[object], sink: StreamingSink) -> None:
         await sink.wait_room()
@@ -121,10 +121,10 @@ class Intake:
                     continue
                 if self._rate is not None:
                     await self._rate.acquire()
-                if not self._engine.limit.try_acquire(source.estimate_bytes):
+                if not self._engine.flow.limit.try_acquire(source.estimate_bytes):
                     self._engine.submit(accepted)
                     accepted = []
-                    await self._engine.limit.acquire(source.estimate_bytes)
+                    await self._engine.flow.limit.acquire(source.estimate_bytes)
                 accepted.append(self._ticket(source, index, sink))
         finally:
             if accepted:
@@ -133,7 +133,7 @@ class Intake:
     def _ticket(self, source: Source, index: int, sink: IndexedSink) -> Ticket:
         now = self._clock()
         return Ticket(
-            source.correlation_id or self._engine.ids.next(),
+            source.correlation_id or self._engine.flow.ids.next(),
             index,
             source.affiliate or self._config.affiliate,
             source,

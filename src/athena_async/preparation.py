@@ -11,11 +11,10 @@ import anyio
 
 from athena_async.errors import ClassificationError
 from athena_async.events import Event, ImagesPrepared
+from athena_async.flow import Failed
 from athena_async.images.workers import MAX_CHUNK, PreprocessWorkers
 from athena_async.streams.ticket import Ticket
 from athena_async.wire import Frame
-
-Failed = Sequence[tuple[Ticket, ClassificationError]]
 
 
 class Preparation:

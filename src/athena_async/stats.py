@@ -75,18 +75,19 @@ class ClientStats:
 
 def client_stats(engine: Engine) -> ClientStats:
     """The engine at this moment."""
-    totals, now = engine.settlement.totals, asyncio.get_running_loop().time()
-    sessions = engine.fleet.pool.lanes()
-    orphan_count = len(engine.arbiter.recovery)
+    flow = engine.flow
+    totals, now = flow.settlement.totals, asyncio.get_running_loop().time()
+    sessions = flow.fleet.pool.lanes()
+    orphan_count = len(flow.arbiter.recovery)
     return ClientStats(
-        deployment_id=engine.deployment_id,
+        deployment_id=flow.deployment_id,
         accepted_count=totals.accepted_count,
         settled_count=totals.settled_count,
         outcomes=dict(totals.outcomes),
         errors=dict(totals.errors),
-        in_flight_bytes=engine.limit.size_bytes,
+        in_flight_bytes=flow.limit.size_bytes,
         preparing_count=len(engine.preparation),
-        ready_count=len(engine.batcher),
+        ready_count=len(flow.batcher),
         sent_count=sum(batch.open_count for session in sessions for batch in session.batches),
         orphan_count=orphan_count,
         resent_count=totals.resent_count,
@@ -95,13 +96,13 @@ def client_stats(engine: Engine) -> ClientStats:
         foreign_dropped_count=totals.foreign_dropped_count,
         source_bytes=totals.source_bytes,
         sent_bytes=totals.sent_bytes,
-        encoding=engine.encoding_now(),
-        backlog=engine.backlog,
-        controllers={endpoint: controller.snapshot() for endpoint, controller in engine.controllers.items()},
-        endpoints=engine.health.snapshot(now),
+        encoding=flow.encoding_now(),
+        backlog=flow.backlog,
+        controllers={endpoint: controller.snapshot() for endpoint, controller in flow.controllers.items()},
+        endpoints=flow.health.snapshot(now),
         channels=tuple(
             ChannelStats(s.endpoint, s.channel_id, s.state, len(s.batches), s.outstanding_images, s.outstanding_bytes)
             for s in sessions
         ),
-        retry_budget=engine.budget.snapshot(),
+        retry_budget=flow.budget.snapshot(),
     )

@@ -74,6 +74,9 @@ class Pool(Generic[LaneT]):
         lanes = ", ".join(repr(lane) for lane in self.lanes())
         return f"Pool({lanes or 'no channels'})"
 
+    def __len__(self) -> int:
+        return len(self._members)
+
     def lanes(self) -> list[LaneT]:
         """Every lane, retiring ones too."""
         return [member.lane for member in self._members.values()]

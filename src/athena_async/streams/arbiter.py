@@ -132,8 +132,8 @@ class Arbiter:
         for batch in batches:
             self.recovery.orphan(batch.carrier.release(batch), self._clock())
 
-    def tick(self, late_s: float = 0.0) -> None:
-        """Time passed: ends inquests, resends what is due, gives up what is over its deadline.
+    def tick(self, late_s: float = 0.0) -> int:
+        """Time passed: ends inquests, resends what is due, gives up what is over its deadline; returns how many.
 
         ``late_s``: how much later than planned the event loop came to it. After a stall answers may lie unread
         in the sockets, so nothing is given up or sent again before they were read.
@@ -141,13 +141,13 @@ class Arbiter:
         now = self._clock()
         if late_s > _STALL_S:
             self.recovery.stalled(now)
-            return
+            return 0
         if self._inquest is not None:
             if self._inquest.is_over(now, self.recovery.grace_s):
                 self._conclude(self._inquest)
         else:
             self._resend_due(now)
-        self._expire(now)
+        return self._expire(now)
 
     def _judge(self, ticket: Ticket, answer: wire.Answer, now: float) -> ClassificationResult | None:
         """The result, or None where the image will be sent again."""
@@ -242,15 +242,14 @@ class Arbiter:
         why = f": {self.last_failure.message}" if self.last_failure else ""
         return f"sent {sent} times, but no answer came before its stream was lost{why}"
 
-    def _expire(self, now: float) -> None:
+    def _expire(self, now: float) -> int:
         expired = self.deadlines.expired(now)
-        if not expired:
-            return
         for batch in dict.fromkeys(ticket.batch for ticket in expired if ticket.batch is not None):
             self._hooks.timed_out(batch)
         for ticket in expired:
             self.recovery.discard(ticket)
         self._settlement.settle([(ticket, self._expiry(ticket, now)) for ticket in expired])
+        return len(expired)
 
     def _expiry(self, ticket: Ticket, now: float) -> ClassificationResult:
         waited = f"no answer within {now - ticket.accepted_s:.1f} s"

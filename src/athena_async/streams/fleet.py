@@ -108,9 +108,10 @@ class Fleet:
         """Every batch with open images, oldest first within its session."""
         return [batch for session in self.pool.lanes() for batch in session.batches]
 
-    def demand(self, *, waiting: bool) -> None:
+    def demand(self) -> None:
         """Images wait, or answers are to be taken: have streams open."""
-        self.adjust(waiting=waiting or not self.pool.lanes())
+        if len(self.pool) < len(self.pool.endpoints):
+            self.adjust(waiting=True)
         for session in self.pool.lanes():
             session.demand()
 

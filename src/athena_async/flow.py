@@ -1,0 +1,291 @@
+"""The way of an image from acceptance to its result: every part of it, wired. All of it synchronous.
+
+The engine around it owns the tasks: it feeds prepared images in, calls `Flow.tick` when time passes, and
+asks what the deployment holds.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+
+from athena_async import events, wire
+from athena_async.batching.batcher import Batcher
+from athena_async.batching.controller import BatchController
+from athena_async.channels.channel import Access, CallFailed
+from athena_async.channels.health import HealthBoard
+from athena_async.channels.pool import Pool
+from athena_async.channels.unary import UnaryCalls
+from athena_async.config import ClientConfig
+from athena_async.errors import ClassificationError, ErrorCode
+from athena_async.images.encoding import EncodingPolicy
+from athena_async.resilience.backoff import Backoff
+from athena_async.resilience.limits import InFlightLimit
+from athena_async.resilience.retry import RetryBudget
+from athena_async.results import DrainReport, Outcome
+from athena_async.streams.arbiter import Arbiter, ArbiterHooks
+from athena_async.streams.demultiplexer import CorrelationIds, Demultiplexer
+from athena_async.streams.fleet import Fleet, FleetHooks
+from athena_async.streams.foreign import ForeignResults
+from athena_async.streams.session import Session, SessionSettings
+from athena_async.streams.settlement import Settlement
+from athena_async.streams.singles import SingleCalls, SuspectHearing
+from athena_async.streams.ticket import Batch, Sink, Ticket
+
+Failed = Sequence[tuple[Ticket, ClassificationError]]
+
+_BUSY_TICK_S = 0.05
+_TICK_S = 0.25
+_IDLE_TICK_S = 5.0
+
+
+class Flow:
+    """The client's inside, without its tasks.
+
+    Invariants: every accepted image stands in the demultiplexer until it is settled, and in exactly one of
+    preparation, batcher, a batch, recovery, a hearing, or a retry timer.
+
+    Attributes:
+        attention: set when `tick` should come at once.
+        empty: set while no image is open.
+        hear: starts a task that settles suspects one at a time; the engine's.
+    """
+
+    def __init__(
+        self,
+        config: ClientConfig,
+        deployment_id: str,
+        access: Access,
+        emit: Callable[[events.Event], None],
+        rng: random.Random,
+    ) -> None:
+        self.deployment_id = deployment_id
+        self.backlog: int | None = None
+        self.attention = asyncio.Event()
+        self.empty = asyncio.Event()
+        self.empty.set()
+        self.hear: Callable[[list[Ticket], wire.ServiceError], None] | None = None
+        self._config = config
+        self._emit = emit
+        self._clock = asyncio.get_running_loop().time
+
+        limits, retry = config.limits, config.retry
+        self.ids = CorrelationIds()
+        self.demultiplexer = Demultiplexer(self.ids.prefix)
+        self.limit = InFlightLimit(limits.max_in_flight, limits.max_in_flight_bytes)
+        self.settlement = Settlement(self.demultiplexer, self.limit, emit, self._clock, self.empty.set)
+        budget_images = limits.max_in_flight if retry.budget_images is None else retry.budget_images
+        self.budget = RetryBudget(budget_images, retry.budget_ratio)
+        self.health = HealthBoard(config.endpoints, config.breaker, rng)
+        self.controllers = {endpoint: BatchController(config.batching) for endpoint in config.endpoints}
+        self.foreign = ForeignResults(limits.foreign_results)
+        self.encoding = EncodingPolicy()
+        self.unary = UnaryCalls(access)
+        self.arbiter = Arbiter(
+            retry, self.demultiplexer, self.settlement, self.budget, self._arbiter_hooks(), self._clock, rng
+        )
+        self.singles = SingleCalls(retry, self.unary, self.health, self.budget, self._count_resent, rng)
+        self.hearing = SuspectHearing(self.singles, self.settlement, self.budget)
+        pool: Pool[Session] = Pool(config.endpoints, config.pool, self.health, rng)
+        self.fleet = Fleet(pool, self.health, config.pool, self._session_settings(), access, self._fleet_hooks(), rng)
+        self.batcher: Batcher[Session] = Batcher(
+            self.controllers, lambda room: pool.pick(self._clock(), room), self._batch_sent, config.batching.linger_s
+        )
+
+    def __repr__(self) -> str:
+        return f"Flow({self.limit!r}, {self.batcher!r}, {self.fleet!r}, {self.arbiter!r})"
+
+    def encoding_now(self) -> str:
+        """What preprocessing makes of pixels at this moment."""
+        choice = self._config.preprocess.encoding
+        return self.encoding.choose(self._clock()) if choice == "auto" else choice
+
+    def accept(self, tickets: Sequence[Ticket]) -> Failed:
+        """Takes in images that hold places in the limit. Returns those whose id is in flight already."""
+        self.empty.clear()
+        self.settlement.totals.accepted_count += len(tickets)
+        self._emit(events.ImagesAccepted(self._clock(), len(tickets)))
+        self.arbiter.deadlines.add(tickets)
+        self.attention.set()
+        return [(ticket, _duplicate_id(ticket)) for ticket in tickets if not self.demultiplexer.register(ticket)]
+
+    def prepared(self, tickets: list[Ticket], failed: Failed) -> None:
+        """Images leave preprocessing."""
+        now = self._clock()
+        if failed:
+            self.settlement.settle(
+                [(t, t.result(Outcome.FAILED, now, e.code, e.message, retryable=e.retryable)) for t, e in failed]
+            )
+        for ticket in tickets:
+            if self.hearing.is_barred(ticket.affiliate):
+                self.hearing.settle_barred(ticket)
+            else:
+                self._reserve_exactly(ticket)
+        tickets = [ticket for ticket in tickets if not ticket.settled]
+        if tickets:
+            self.batcher.offer(tickets, now)
+            self.pump()
+
+    def _reserve_exactly(self, ticket: Ticket) -> None:
+        assert ticket.frame is not None
+        size_bytes = ticket.frame.size_bytes
+        self.settlement.totals.source_bytes += ticket.source_bytes
+        self.limit.adjust(size_bytes - ticket.reserved_bytes)
+        ticket.reserved_bytes = size_bytes
+
+    def tick(self, late_s: float) -> None:
+        """Time passed; ``late_s`` more than planned."""
+        if self.arbiter.tick(late_s):
+            self.batcher.remove(lambda ticket: ticket.settled)
+        self.fleet.watch(self.arbiter.latency.usual_s, self.arbiter.recovery.grace_s)
+        self.fleet.adjust(waiting=len(self.batcher) > 0)
+        self.pump()
+
+    def tick_interval_s(self) -> float:
+        """When `tick` should come next: often while something is wrong, seldom when idle."""
+        if self.arbiter.is_busy:
+            return _BUSY_TICK_S
+        next_s = self.arbiter.deadlines.next_s()
+        if next_s is None:
+            return _IDLE_TICK_S
+        return min(_TICK_S, max(0.0, next_s - self._clock()))
+
+    def pump(self) -> None:
+        """Lets leave what may, and has streams opened where images wait for one."""
+        self.batcher.pump(self._clock())
+        if len(self.batcher) or len(self.arbiter.recovery):
+            self.fleet.demand()
+
+    def want_streams(self) -> None:
+        """Have streams open though no image waits: somebody reads foreign results."""
+        self.fleet.demand()
+
+    def drop_unsent(self, sink: Sink, queued: list[Ticket]) -> None:
+        """Drops the images of a call that nobody waits for: those of ``queued``, and those that wait for a channel."""
+        dropped = queued + self.batcher.remove(lambda ticket: ticket.sink is sink and not ticket.attempts)
+        self.settlement.fail(dropped, Outcome.FAILED, ErrorCode.CLOSED, "the caller was cancelled")
+
+    def give_up_rest(self) -> DrainReport:
+        """Settles every open image, since the client closes."""
+        left = self.demultiplexer.open_tickets()
+        unsent = [ticket for ticket in left if not ticket.attempts]
+        sent = [ticket for ticket in left if ticket.attempts]
+        self.settlement.fail(unsent, Outcome.FAILED, ErrorCode.CLOSED, "the client was closed before it was sent")
+        message = "the client was closed before an answer came; it was sent and may have been classified"
+        self.settlement.fail(sent, Outcome.UNKNOWN, ErrorCode.CLOSED, message)
+        self.batcher.remove(lambda ticket: ticket.settled)
+        self._emit(events.Drained(self._clock(), len(left)))
+        return DrainReport(
+            tuple(ticket.correlation_id for ticket in unsent), tuple(ticket.correlation_id for ticket in sent)
+        )
+
+    def fail_everything(self, message: str) -> None:
+        """A fault of this library must not leave anybody waiting."""
+        self.limit.close()
+        self.foreign.close()
+        left = self.demultiplexer.open_tickets()
+        self.settlement.fail(left, Outcome.UNKNOWN, ErrorCode.INTERNAL, message)
+
+    def _batch_sent(self, session: Session, batch: Batch) -> None:
+        self.budget.first_send(len(batch.tickets) - batch.resent)
+        self._count_resent(batch.resent)
+        self.fleet.sent(session, batch)
+
+    def _count_resent(self, images: int) -> None:
+        self.settlement.totals.resent_count += images
+
+    def _send_again(self, tickets: list[Ticket]) -> None:
+        self.batcher.offer_first([ticket for ticket in tickets if not ticket.settled], self._clock())
+        self.attention.set()
+
+    def _answered(self, session: Session, batch: Batch, latency_s: float) -> None:
+        self.arbiter.latency.observe(latency_s)
+        self.controllers[session.endpoint].observe(
+            images=len(batch.tickets),
+            size_bytes=batch.size_bytes,
+            latency_s=latency_s,
+            in_flight=batch.in_flight,
+            queue_depth=batch.queue_depth,
+            now=self._clock(),
+        )
+
+    def _wrote(self, size_bytes: int, waited_s: float) -> None:
+        self.settlement.totals.sent_bytes += size_bytes
+        self.encoding.observe_write(size_bytes, waited_s, self._clock())
+
+    def _strays(self, late_count: int, foreign: list[wire.Answer]) -> None:
+        totals = self.settlement.totals
+        dropped_count = self.foreign.put(foreign) if foreign else 0
+        totals.late_count += late_count
+        totals.foreign_count += len(foreign)
+        totals.foreign_dropped_count += dropped_count
+        self._emit(events.StrayAnswers(self._clock(), late_count, len(foreign), dropped_count))
+
+    def _turned_away(self, failure: CallFailed) -> None:
+        """Every endpoint refuses us: what waits is failed clearly, since waiting would not help."""
+        waiting = self.batcher.remove(lambda _ticket: True)
+        fresh = [ticket for ticket in waiting if not ticket.attempts]
+        resent = [ticket for ticket in waiting if ticket.attempts]
+        self.settlement.fail(fresh, Outcome.FAILED, failure.code, failure.message)
+        self.settlement.fail(resent, Outcome.UNKNOWN, failure.code, failure.message)
+
+    def _settle_alone(self, suspects: list[Ticket], error: wire.ServiceError) -> None:
+        if self.hear is not None:
+            self.hear(suspects, error)
+
+    def _hold(self, held: bool) -> None:
+        if held:
+            self.batcher.pause()
+            self.attention.set()
+        else:
+            self.batcher.resume()
+            self.attention.set()
+
+    def _session_settings(self) -> SessionSettings:
+        config = self._config
+        return SessionSettings(
+            wire.request_head(self.deployment_id),
+            config.keepalive_interval_s,
+            config.pool.connect_timeout_s,
+            config.pool.idle_timeout_s,
+            Backoff(config.retry.base_s, config.retry.cap_s),
+        )
+
+    def _arbiter_hooks(self) -> ArbiterHooks:
+        return ArbiterHooks(
+            send_again=self._send_again,
+            hold=self._hold,
+            settle_alone=self._settle_alone,
+            in_flight=lambda: self.fleet.in_flight(),  # noqa: PLW0108 - the fleet is made after the arbiter
+            timed_out=lambda batch: self._congested(batch.carrier.endpoint),
+            refused_size=lambda endpoint, sent_bytes, allowed_bytes: self.controllers[endpoint].refused(
+                sent_bytes, allowed_bytes, self._clock()
+            ),
+            strays=self._strays,
+            emit=self._emit,
+        )
+
+    def _fleet_hooks(self) -> FleetHooks:
+        return FleetHooks(
+            received=self.arbiter.received,
+            lost=self.arbiter.lost,
+            wrote=self._wrote,
+            answered=self._answered,
+            batch_over=lambda endpoint: self.batcher.finished(endpoint),  # noqa: PLW0108 - made after the fleet
+            congested=self._congested,
+            overdue=self.arbiter.overdue,
+            reading=lambda is_reading: self.arbiter.recovery.reading(is_reading, self._clock()),
+            turned_away=self._turned_away,
+            changed=self.pump,
+            may_rest=lambda: not self.foreign.readers and not self.arbiter.is_busy,
+            emit=self._emit,
+        )
+
+    def _congested(self, endpoint: str) -> None:
+        self.controllers[endpoint].congested(self._clock())
+
+
+def _duplicate_id(ticket: Ticket) -> ClassificationError:
+    message = f"correlation id {ticket.correlation_id!r} is in flight already; ids must be unique within a deployment"
+    return ClassificationError(ErrorCode.CORRELATION_ID_INVALID, message)
