@@ -47,7 +47,9 @@ class Engine:
     ) -> None:
         self.flow = flow
         self.workers = PreprocessWorkers(config.preprocess)
-        self.preparation = Preparation(self.workers, flow.encoding_now, flow.prepared, emit)
+        self.preparation = Preparation(
+            self.workers, flow.encoding_now, flow.encoding.observe_frame, flow.prepared, emit
+        )
         self._config = config
         self._credentials = credentials
         self._watch_files = watch_files

@@ -22,17 +22,25 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Opened(Event):
+    """The client is open. ``own`` tells that it made the deployment id itself, a new one for each run."""
+
+    deployment_id: str
+    affiliate: str
+    own: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ImagesAccepted(Event):
     count: int
 
 
 @dataclass(frozen=True, slots=True)
 class ImagesPrepared(Event):
-    """A chunk left preprocessing. ``source_bytes`` of originals became ``frame_bytes`` to send."""
+    """A chunk left preprocessing with ``frame_bytes`` to send."""
 
     count: int
     failed: int
-    source_bytes: int
     frame_bytes: int
     duration_s: float
 

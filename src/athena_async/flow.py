@@ -19,7 +19,9 @@ from athena_async.channels.pool import Pool
 from athena_async.channels.unary import UnaryCalls
 from athena_async.config import ClientConfig
 from athena_async.errors import ClassificationError, ErrorCode
+from athena_async.images.encode import has_webp
 from athena_async.images.encoding import EncodingPolicy
+from athena_async.images.workers import usable_cores
 from athena_async.resilience.backoff import Backoff
 from athena_async.resilience.limits import InFlightLimit
 from athena_async.resilience.retry import RetryBudget
@@ -80,7 +82,7 @@ class Flow:
         self.health = HealthBoard(config.endpoints, config.breaker, rng)
         self.controllers = {endpoint: BatchController(config.batching) for endpoint in config.endpoints}
         self.foreign = ForeignResults(limits.foreign_results)
-        self.encoding = EncodingPolicy()
+        self.encoding = EncodingPolicy(config.preprocess.threads or usable_cores(), webp=has_webp())
         self.unary = UnaryCalls(access)
         self.arbiter = Arbiter(
             retry, self.demultiplexer, self.settlement, self.budget, self._arbiter_hooks(), self._clock, rng
@@ -100,6 +102,11 @@ class Flow:
         """What preprocessing makes of pixels at this moment."""
         choice = self._config.preprocess.encoding
         return self.encoding.choose(self._clock()) if choice == "auto" else choice
+
+    @property
+    def encoding_reason(self) -> str:
+        """Why it makes that of them."""
+        return self.encoding.snapshot().reason if self._config.preprocess.encoding == "auto" else "configured"
 
     def accept(self, tickets: Sequence[Ticket]) -> Failed:
         """Takes in images that hold places in the limit. Returns those whose id is in flight already."""
@@ -130,7 +137,6 @@ class Flow:
     def _reserve_exactly(self, ticket: Ticket) -> None:
         assert ticket.frame is not None
         size_bytes = ticket.frame.size_bytes
-        self.settlement.totals.source_bytes += ticket.source_bytes
         self.limit.adjust(size_bytes - ticket.reserved_bytes)
         ticket.reserved_bytes = size_bytes
 
@@ -212,7 +218,11 @@ class Flow:
 
     def _wrote(self, size_bytes: int, waited_s: float) -> None:
         self.settlement.totals.sent_bytes += size_bytes
+        before = self.encoding.snapshot().encoding
         self.encoding.observe_write(size_bytes, waited_s, self._clock())
+        after = self.encoding.snapshot()
+        if after.encoding != before and self._config.preprocess.encoding == "auto":
+            self._emit(events.EncodingChanged(self._clock(), after.encoding, after.reason))
 
     def _strays(self, late_count: int, foreign: list[wire.Answer]) -> None:
         totals = self.settlement.totals

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import anyio
 
+from athena_async.config import RAW_FRAME_BYTES
 from athena_async.errors import ClassificationError
 from athena_async.events import Event, ImagesPrepared
 from athena_async.flow import Failed
@@ -28,11 +29,13 @@ class Preparation:
         self,
         workers: PreprocessWorkers,
         encoding: Callable[[], str],
+        observe_frame: Callable[[int, int, float], None],
         done: Callable[[list[Ticket], Failed], None],
         emit: Callable[[Event], None],
     ) -> None:
         self._workers = workers
         self._encoding = encoding
+        self._observe_frame = observe_frame
         self._done = done
         self._emit = emit
         self._queue: deque[Ticket] = deque()
@@ -82,7 +85,7 @@ class Preparation:
         started_s = loop.time()
         items = [(ticket.source, ticket.affiliate, ticket.correlation_id) for ticket in tickets]
         frames = await self._workers.prepare(items, self._encoding())
-        self._report(tickets, frames, started_s, loop.time())
+        self._report(frames, started_s, loop.time())
         prepared: list[Ticket] = []
         failed: list[tuple[Ticket, ClassificationError]] = []
         for ticket, frame in zip(tickets, frames, strict=True):
@@ -95,16 +98,15 @@ class Preparation:
                 failed.append((ticket, frame))
         self._done(prepared, failed)
 
-    def _report(
-        self, tickets: list[Ticket], frames: Sequence[Frame | ClassificationError], started_s: float, now: float
-    ) -> None:
+    def _report(self, frames: Sequence[Frame | ClassificationError], started_s: float, now: float) -> None:
         good = [frame for frame in frames if isinstance(frame, Frame)]
+        for frame in good:
+            self._observe_frame(RAW_FRAME_BYTES, len(frame.data), (now - started_s) / len(frames))
         self._emit(
             ImagesPrepared(
                 now,
                 len(good),
                 len(frames) - len(good),
-                sum(ticket.reserved_bytes for ticket in tickets),
                 sum(frame.size_bytes for frame in good),
                 now - started_s,
             )

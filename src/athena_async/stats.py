@@ -40,8 +40,8 @@ class ClientStats:
         resent_count: images handed to the network again; each may have been billed again.
         late_count: answers to images that were settled already.
         foreign_count, foreign_dropped_count: answers to other clients; those that nobody took in time.
-        source_bytes, sent_bytes: accepted originals, and what was written to the network.
-        encoding: what preprocessing makes of pixels now.
+        sent_bytes: what was written to the network.
+        encoding, encoding_reason: what preprocessing makes of pixels now, and why.
         backlog: answers that wait in the deployment by its last word; None where not asked yet.
         controllers: the adaptive batcher's state by endpoint.
         endpoints: health by endpoint.
@@ -63,9 +63,9 @@ class ClientStats:
     late_count: int
     foreign_count: int
     foreign_dropped_count: int
-    source_bytes: int
     sent_bytes: int
     encoding: str
+    encoding_reason: str
     backlog: int | None
     controllers: Mapping[str, ControllerState]
     endpoints: tuple[EndpointHealth, ...]
@@ -94,9 +94,9 @@ def client_stats(engine: Engine) -> ClientStats:
         late_count=totals.late_count,
         foreign_count=totals.foreign_count,
         foreign_dropped_count=totals.foreign_dropped_count,
-        source_bytes=totals.source_bytes,
         sent_bytes=totals.sent_bytes,
         encoding=flow.encoding_now(),
+        encoding_reason=flow.encoding_reason,
         backlog=flow.backlog,
         controllers={endpoint: controller.snapshot() for endpoint, controller in flow.controllers.items()},
         endpoints=flow.health.snapshot(now),

@@ -24,7 +24,6 @@ class Totals:
     late_count: int = 0
     foreign_count: int = 0
     foreign_dropped_count: int = 0
-    source_bytes: int = 0
     sent_bytes: int = 0
     outcomes: Counter[Outcome] = field(default_factory=Counter)
     errors: Counter[ErrorCode] = field(default_factory=Counter)

@@ -46,7 +46,6 @@ class Ticket:
         "settled",
         "sink",
         "source",
-        "source_bytes",
     )
 
     def __init__(
@@ -66,7 +65,6 @@ class Ticket:
         self.source = source
         self.sink = sink
         self.reserved_bytes = reserved_bytes
-        self.source_bytes = 0
         self.accepted_s = accepted_s
         self.deadline_s = deadline_s
         self.ready_s = 0.0
