@@ -14,97 +14,55 @@ no old baseline to be misled by. docs/adr/0007-adaptive-batching.md has the figu
 from __future__ import annotations
 
 import math
-from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
-from athena_async.batching.estimates import Elasticity, LatencyGuard, TailRatio, Throughput, WindowMinimum
-from athena_async.batching.moves import Move, Setting, neighbour
+from athena_async.batching.estimates import LatencyGuard, TailRatio, Throughput, WindowMinimum
+from athena_async.batching.moves import COMFORTABLE_IN_FLIGHT, Move, Setting, Tour, neighbour, start, wanted_gain
+from athena_async.batching.plan import BatchPlan, ControllerState
+from athena_async.batching.response import Response
+from athena_async.batching.transition import Transition
 from athena_async.config import BatchingConfig
 
-START_IMAGES: Final = 16
-START_IN_FLIGHT: Final = 1
-COMFORTABLE_IN_FLIGHT: Final = 4
-"""Batches in flight that ties go to while latency costs nothing."""
+__all__ = ["BatchController", "BatchPlan", "ControllerState"]
 
 _FREE_LATENCY: Final = 0.1
 """Part of the target below which latency costs nothing: there, ties go to larger batches."""
 _MARGIN: Final = 0.95
 """Part of the target that the estimated 95th percentile is kept under."""
+_AFTER_DECREASE: Final = 0.9
+"""Part of that margin that a decrease aims at."""
+_REACHABLE: Final = 1.5
+"""A target below this multiple of what a lone small batch takes cannot be kept by reducing anything."""
 _BASELINE_WINDOW_S: Final = 10.0
 _STALE_S: Final = 10.0
+"""A pause after which what was measured is too old to compare with."""
 
-
-@dataclass(frozen=True, slots=True)
-class BatchPlan:
-    """Bounds on what is sent next.
-
-    Attributes:
-        images: most images of the next batch.
-        size_bytes: most bytes of the next batch, but for a single image that is larger.
-        in_flight: batches that the endpoint may have unanswered.
-    """
-
-    images: int
-    size_bytes: int
-    in_flight: int
-
-
-@dataclass(frozen=True, slots=True)
-class ControllerState:
-    """A controller as `AthenaClient.stats` shows it.
-
-    Attributes:
-        images, size_bytes, in_flight: the plan.
-        per_image_s, per_batch_s: fit of an endpoint's time for a batch of n, ``per_image_s * n + per_batch_s``;
-            with several batches in flight this is the time between two answers.
-        baseline_s: least latency of the last 10 to 20 s; 0.0 before any.
-        latency_p95_s: estimate at the present plan; 0.0 before any.
-        images_per_s: throughput at the present plan; 0.0 before any.
-        application_limited: the last batch had room left, so nothing was learnt from it.
-        decreases: how often latency or the server made it reduce the plan.
-        reason: of the last change.
-    """
-
-    images: int
-    size_bytes: int
-    in_flight: int
-    per_image_s: float
-    per_batch_s: float
-    baseline_s: float
-    latency_p95_s: float
-    images_per_s: float
-    application_limited: bool
-    decreases: int
-    reason: str
+_STEP: Final = 1.3
+_START_STEP: Final = 2.0
+_LEAP_STEP: Final = 4.0
+"""Taken at the start where larger batches were seen not to take longer."""
+_SURE_SAMPLES: Final = 2
+_FEW_SAMPLES: Final = 4
+_SOME_SAMPLES: Final = 8
+_ENOUGH_SAMPLES: Final = 32
+_CLEARLY_WORSE: Final = 0.9
+_CHANGED: Final = 0.25
+"""Change of the held throughput, as a logarithm, that makes all moves worth trying again."""
+_RISK_PAUSES: Final = (256, 4096)
+"""Batches between trials that may break the target: at first, and at most."""
 
 
 @dataclass(slots=True)
 class _Trial:
-    """A neighbour of the held setting on probation."""
+    """A neighbour of the held setting on probation. ``over`` counts its answers over the target."""
 
     move: Move
     setting: Setting
-    rate: Throughput
     risky: bool
     started_at: float
+    rate: Throughput = field(default_factory=Throughput)
     over: int = 0
-
-
-_START_FACTOR: Final = 2.0
-_LEAP_FACTOR: Final = 4.0
-_FACTOR: Final = 1.3
-_START_MOVES: Final = (Move.MORE, Move.LARGER)
-_START_SAMPLES: Final = 8
-_TRIAL_SAMPLES: Final = 32
-_SURE_SAMPLES: Final = 2
-_MIN_SAMPLES: Final = 4
-_FIRST_HOLD: Final = 8.0
-_LAST_HOLD: Final = 64.0
-_CLEARLY_WORSE: Final = 0.9
-_AFTER_DECREASE: Final = 0.9
-_FLAT: Final = 0.3
-_FLOOR_FACTOR: Final = 1.5
 
 
 class BatchController:
@@ -116,6 +74,7 @@ class BatchController:
         * Batches that the application could not fill change nothing (`ControllerState.application_limited`).
         * Timeouts and RESOURCE_EXHAUSTED only ever reduce the plan.
         * With ``fixed_size`` the number of images and of batches in flight stand still.
+        * Either the held setting is in force, and its throughput is measured, or one trial is.
     """
 
     def __init__(self, config: BatchingConfig) -> None:
@@ -124,50 +83,34 @@ class BatchController:
         self._size_bytes = config.max_bytes
         self._largest_answered_bytes = 0
         self._bytes_per_image = 0.0
-        self._held = self._start(config)
+        self._held = start(config)
+        self._held_since = -math.inf
         self._rate = Throughput()
+        self._settled_rate = 0.0
         self._trial: _Trial | None = None
-        self._by_images = Elasticity(0.5, most=2.0)
-        self._by_in_flight = Elasticity(1.0, most=1.0)
-        self._before: tuple[Setting, float] | None = None
+        self._tour = Tour()
+        self._response = Response()
         self._tail = TailRatio()
         self._guard = LatencyGuard(self._target_s)
         self._baseline = WindowMinimum(_BASELINE_WINDOW_S)
-        self._starting = True
-        self._moves = deque(_START_MOVES)
-        self._resting: dict[Move, int] = {}
-        self._rest_for: dict[Move, int] = {}
-        self._failed = 0
-        self._hold_for = 0.0
-        self._held_since = -math.inf
-        self._counted = 0
-        self._risky_after = 0
-        self._risky_pause = 256
-        self._settled_rate = 0.0
-        self._changed_at = -math.inf
-        self._old = self._held
-        self._old_latency_s = 0.0
-        self._answers = 0
-        self._turned_over_at: float | None = None
+        self._transition = Transition(self._held)
         self._first_answer_at: float | None = None
-        self._last_counted_at = -math.inf
+        self._counted = 0
+        self._counted_at = math.inf
         self._application_limited = False
+        self._risky_after = 0
+        self._risk_pause = _RISK_PAUSES[0]
         self._decreases = 0
-        self._decreased_at = -math.inf
+        self._deaf_until = -math.inf
+        self._reduced_from: tuple[Setting, float] | None = None
         self._reason = "start"
-        self._plan = self._planned(self._held)
+        self._plan = BatchPlan(self._held.images, self._size_bytes, self._held.in_flight)
 
     def __repr__(self) -> str:
         return f"BatchController(images={self._plan.images}, in_flight={self._plan.in_flight}, {self._reason})"
 
-    @staticmethod
-    def _start(config: BatchingConfig) -> Setting:
-        if config.fixed_size is not None:
-            return Setting(config.fixed_size, config.max_batches_in_flight)
-        return Setting(min(START_IMAGES, config.max_images), min(START_IN_FLIGHT, config.max_batches_in_flight))
-
     def plan(self, now: float) -> BatchPlan:
-        """Bounds for a batch that is sent now."""
+        """Bounds for a batch that is sent at ``now``."""
         return self._plan
 
     def due(self, *, ready_images: int, ready_bytes: int, oldest_wait_s: float, in_flight: int) -> bool:
@@ -205,19 +148,18 @@ class BatchController:
         """
         if images < 1 or latency_s <= 0.0:
             return
+        in_flight = max(1, in_flight)
         self._baseline.add(latency_s, now)
         self._largest_answered_bytes = max(self._largest_answered_bytes, size_bytes)
         self._bytes_per_image += (size_bytes / images - self._bytes_per_image) * (0.2 if self._bytes_per_image else 1.0)
         if not self._counts(images, in_flight, queue_depth, now - latency_s, now):
             return
-        if now - self._last_counted_at > _STALE_S:
-            self._start_over(now)
-        self._last_counted_at = now
         self._counted += 1
+        self._counted_at = now
         if self._config.fixed_size is not None:
             self._rate.add(images, in_flight, latency_s)
             return
-        weight, own_s = self._own(in_flight, latency_s, now)
+        weight, own_s = self._transition.own_latency(in_flight, latency_s, now)
         trial = self._trial
         if trial is not None:
             trial.over += latency_s > self._target_s
@@ -231,14 +173,20 @@ class BatchController:
     def congested(self, now: float) -> None:
         """A batch timed out or was answered RESOURCE_EXHAUSTED: halves what may be in flight.
 
-        Signals about batches that were sent before the last decrease are part of the same congestion, so
-        all within one latency of it count as one.
+        Further signals within one latency of a decrease are about batches that were sent before it, and are
+        part of the same congestion.
         """
-        if self._config.fixed_size is None and now - self._decreased_at > max(self._rate.latency_s, 0.1):
-            self._drop_trial()
-            images, in_flight = self._held
-            halved = Setting(images, in_flight // 2) if in_flight > 1 else Setting(max(1, images // 2), 1)
-            self._decrease(halved, "congested", now)
+        if self._config.fixed_size is not None or now < self._deaf_until:
+            return
+        images = min(self._held.images, self._plan.images)
+        in_flight = min(self._held.in_flight, self._plan.in_flight)
+        if self._trial is not None:
+            self._trial = None
+            self._pass_on()
+        if in_flight > 1:
+            self._decrease(Setting(images, in_flight // 2), "congested", now)
+        else:
+            self._decrease(Setting(max(1, images // 2), 1), "congested", now)
 
     def refused(self, size_bytes: int, limit_bytes: int | None, now: float) -> None:
         """A request of ``size_bytes`` was refused as too large: no batch will be as large again.
@@ -247,18 +195,18 @@ class BatchController:
         largest size that was answered, or half of what was refused.
         """
         bound = limit_bytes if limit_bytes is not None else max(self._largest_answered_bytes, size_bytes // 2)
-        if bound >= size_bytes:  # counted otherwise than here, or answered before a limit was lowered
+        if bound >= size_bytes:  # the server counts otherwise than we do, or lowered its limit
             bound = size_bytes // 2
         if bound < self._size_bytes:
             self._size_bytes = max(1, bound)
             self._reason = "refused as too large"
-            self._plan = self._planned(Setting(self._plan.images, self._plan.in_flight))
+            self._plan = BatchPlan(self._plan.images, self._size_bytes, self._plan.in_flight)
 
     def snapshot(self) -> ControllerState:
         """The present state, for `AthenaClient.stats`."""
         rate = self._trial.rate if self._trial is not None and self._trial.rate.count else self._rate
         per_batch_s = self._plan.images / rate.images_per_s if rate.count else 0.0
-        slope = min(1.0, self._by_images.value)
+        slope = min(1.0, self._response.by_images.value)
         return ControllerState(
             images=self._plan.images,
             size_bytes=self._plan.size_bytes,
@@ -273,223 +221,130 @@ class BatchController:
             reason=self._reason,
         )
 
-    # --- which samples count ---
-
     def _counts(self, images: int, in_flight: int, queue_depth: int, sent_at: float, now: float) -> bool:
+        """Whether a batch says something about the plan."""
         if self._first_answer_at is None:
             self._first_answer_at = now
         if sent_at < self._first_answer_at:
             return False  # sent while the deployment may still have been starting
-        if sent_at < self._changed_at:
+        if sent_at < self._transition.changed_at:
             return False  # sent under another plan
         plan = self._plan
         self._application_limited = queue_depth == 0 and (images < plan.images or in_flight < plan.in_flight)
-        return not self._application_limited
+        if self._application_limited:
+            return False
+        if now - self._counted_at > _STALE_S:
+            self._forget(now)
+            return False
+        return True
 
-    def _own(self, in_flight: int, latency_s: float, now: float) -> tuple[float, float]:
-        """The latency as it were if all batches ahead of this one at the server were of the present plan too.
-
-        Where the plan's images changed, the first batches waited for ones of the old size: their share is
-        taken off, and the rest weighs less. Where there are more in flight than before, the queue is still
-        building up, and the first round of answers weighs nothing.
-
-        Returns:
-            weight from 0 to 1, and the latency.
-        """
-        self._answers += 1
-        plan, old, old_s = self._plan, self._old, self._old_latency_s
-        if plan.in_flight > old.in_flight or (
-            old.images != plan.images and (old.in_flight != plan.in_flight or not old_s)
-        ):
-            if self._turned_over_at is None:
-                self._turned_over_at = now
-            turned_over = in_flight == 1 or now - latency_s >= self._turned_over_at
-            return (1.0 if turned_over else 0.0), latency_s
-        ahead = in_flight - self._answers
-        if ahead <= 0 or old.images == plan.images:
-            return 1.0, latency_s
-        weight = self._answers / in_flight
-        return weight, max(0.1 * latency_s, latency_s - ahead / old.in_flight * old_s) / weight
-
-    # --- climbing ---
+    # --- holding a setting, and trying another ---
 
     def _hold(self, latency_s: float, now: float) -> None:
         rate = self._rate
-        if rate.count >= _MIN_SAMPLES:
+        if rate.count >= _FEW_SAMPLES:
             self._tail.add(latency_s / rate.latency_s)
         if self._is_slow(rate) or self._guard.exceeded(latency_s, now):
-            self._shrink(rate, now)
+            self._shrink(now)
             return
-        if self._before is not None and rate.count >= 2 * _MIN_SAMPLES:
+        if self._reduced_from is not None and rate.count >= _SOME_SAMPLES:
             self._learn_from_decrease()
-        if self._has_held(now):
+        if rate.count < (_SURE_SAMPLES if self._tour.starting else _FEW_SAMPLES):
+            return
+        if now - self._held_since >= self._tour.hold_for * rate.latency_s:
             self._try_next(now)
 
-    def _learn_from_decrease(self) -> None:
-        if self._before is not None and self._rate.count:
-            self._learn(*self._before, self._held, self._rate.images_per_s, 0.5)
-        self._before = None
-
-    def _has_held(self, now: float) -> bool:
-        if self._rate.count < (_SURE_SAMPLES if self._starting else _MIN_SAMPLES):
-            return False
-        return now - self._held_since >= self._hold_for * self._rate.latency_s
-
-    def _is_slow(self, rate: Throughput) -> bool:
-        if rate.count >= 2 * _MIN_SAMPLES:
-            return rate.recent_s * self._tail.value > _MARGIN * self._reachable_s
-        return rate.count >= _SURE_SAMPLES and rate.latency_s > self._reachable_s
-
-    @property
-    def _reachable_s(self) -> float:
-        """The target, or more where even a lone small batch would take longer: then there is nothing to gain
-        from reducing, and throughput would go down to nothing for it."""
-        rate = self._rate
-        lone_s = rate.latency_s * max(0.0, 1.0 - self._by_images.value) * self._held.in_flight**-self._by_in_flight.value
-        return max(self._target_s, _FLOOR_FACTOR * lone_s)
-
-    def _learn(self, old: Setting, old_rate: float, new: Setting, new_rate: float, weight: float) -> None:
-        """Takes from two throughputs how an endpoint's latency goes with images, or with batches in flight."""
-        growth = old_rate / new_rate
-        if old.in_flight == new.in_flight and old.images != new.images:
-            ratio = new.images / old.images
-            self._by_images.learn(ratio, ratio * growth, weight)
-        elif old.images == new.images and old.in_flight != new.in_flight:
-            ratio = new.in_flight / old.in_flight
-            self._by_in_flight.learn(ratio, ratio * growth, weight)
+    def _try_next(self, now: float) -> None:
+        rate = self._rate.images_per_s
+        if not self._tour.starting and self._settled_rate and abs(math.log(rate / self._settled_rate)) > _CHANGED:
+            self._tour.restart()
+            self._settled_rate = rate
+        for _ in range(len(self._tour)):
+            found = self._feasible()
+            if found is not None:
+                setting, risky = found
+                self._trial = _Trial(self._tour.next, setting, risky, now)
+                self._apply(setting, f"trying {self._tour.next.value}", self._rate.latency_s, now)
+                return
+            self._pass_on()
+        self._held_since = now
 
     def _judge(self, trial: _Trial, now: float) -> None:
         rate = trial.rate
         if self._is_slow(rate) or trial.over >= _SURE_SAMPLES:
-            self._reject(now)
+            self._reject(trial, now)
             return
         if rate.count < _SURE_SAMPLES:
             return
-        gain = math.log(rate.images_per_s / self._rate.images_per_s) - self._wanted(trial)
+        wanted = wanted_gain(trial.move, self._held, trial.setting, latency_is_free=self._is_free)
+        gain = math.log(rate.images_per_s / self._rate.images_per_s) - wanted
         sure = gain * gain > 4.0 * (rate.variance + self._rate.variance)
-        enough = _START_SAMPLES if self._starting else _TRIAL_SAMPLES
-        if sure or rate.count >= enough or now - trial.started_at > max(3.0, 8.0 * rate.latency_s):
+        enough = rate.count >= (_SOME_SAMPLES if self._tour.starting else _ENOUGH_SAMPLES)
+        if sure or enough or now - trial.started_at > max(3.0, 8.0 * rate.latency_s):
             if gain <= 0.0:
-                self._reject(now)
-            elif self._answers >= trial.setting.in_flight:  # the first to be answered are the lucky ones
-                self._accept(now)
+                self._reject(trial, now)
+            elif self._transition.answers >= trial.setting.in_flight:  # the first to be answered are the lucky ones
+                self._accept(trial, now)
 
-    def _try_next(self, now: float) -> None:
-        if not self._starting and abs(math.log(self._rate.images_per_s / self._settled_rate)) > 0.25:
-            self._failed, self._hold_for = 0, _FIRST_HOLD
-            self._resting.clear()
-            self._rest_for.clear()
-            self._settled_rate = self._rate.images_per_s
-        for _ in range(len(self._moves)):
-            found = self._feasible(self._moves[0])
-            if found is not None:
-                setting, risky = found
-                self._trial = _Trial(self._moves[0], setting, Throughput(), risky, now)
-                self._apply(setting, f"trying {self._moves[0].value}", self._rate.latency_s, now)
-                return
-            self._fail_move()
-        self._held_since = now
-
-    def _fail_move(self) -> None:
-        self._moves.rotate(-1)
-        self._failed += 1
-        if self._failed < len(self._moves):
-            return
-        self._failed = 0
-        self._settled_rate = self._rate.images_per_s
-        if self._starting:
-            self._starting = False
-            self._moves = deque(Move)
-            self._hold_for = _FIRST_HOLD
-        else:
-            self._hold_for = min(_LAST_HOLD, 2.0 * self._hold_for)
-
-    def _accept(self, now: float) -> None:
-        trial = self._end_trial()
+    def _accept(self, trial: _Trial, now: float) -> None:
+        self._end(trial)
         self._held, self._rate = trial.setting, trial.rate
-        self._failed = 0
-        self._hold_for = 0.0 if self._starting else _FIRST_HOLD
         self._held_since = now
         self._settled_rate = self._rate.images_per_s
-        self._reason = trial.move.value
-        self._resting.clear()
+        self._tour.succeeded()
         self._try_next(now)
 
-    def _end_trial(self) -> _Trial:
-        trial = self._trial
-        assert trial is not None
-        self._trial = None
-        if trial.rate.count >= _SURE_SAMPLES:
-            base = Setting(min(self._held.images, self._images_limit), self._held.in_flight)
-            self._learn(base, self._rate.images_per_s, trial.setting, trial.rate.images_per_s, 0.7)
-        return trial
-
-    def _reject(self, now: float) -> None:
-        trial = self._end_trial()
-        if trial.risky or (self._starting and trial.move is Move.MORE):
-            self._risky_after = self._counted + self._risky_pause
-            self._risky_pause = min(4096, 2 * self._risky_pause)
-        if (
-            not self._starting
-            and trial.rate.count
-            and trial.rate.images_per_s < _CLEARLY_WORSE * self._rate.images_per_s
-        ):
-            self._rest_for[trial.move] = min(16, 2 * self._rest_for.get(trial.move, 1))
-            self._resting[trial.move] = self._rest_for[trial.move]
-        self._fail_move()
+    def _reject(self, trial: _Trial, now: float) -> None:
+        self._end(trial)
+        if trial.risky or (self._tour.starting and trial.move is Move.MORE):
+            self._risky_after = self._counted + self._risk_pause
+            self._risk_pause = min(_RISK_PAUSES[1], 2 * self._risk_pause)
+        self._pass_on(clearly=0.0 < trial.rate.images_per_s < _CLEARLY_WORSE * self._rate.images_per_s)
         self._held_since = now
         self._guard.reset()
         self._apply(self._held, f"held, against {trial.move.value}", trial.rate.latency_s, now)
 
-    def _wanted(self, trial: _Trial) -> float:
-        """Logarithm of the throughput, relative to the held one, that a trial must exceed."""
-        move = trial.move
-        if self._is_free and move.grows and (move is Move.LARGER or trial.setting.in_flight <= COMFORTABLE_IN_FLIGHT):
-            return -0.015
-        if move is Move.MORE:
-            return 0.05 * math.log(trial.setting.in_flight / self._held.in_flight)
-        if move is Move.LARGER:
-            return 0.03 * math.log(trial.setting.images / self._held.images)
-        return -0.005 if move.shrinks else 0.01
+    def _end(self, trial: _Trial) -> None:
+        self._trial = None
+        if trial.rate.count >= _SURE_SAMPLES:
+            self._response.learn(self._base, self._rate.images_per_s, trial.setting, trial.rate.images_per_s, 0.7)
+
+    def _pass_on(self, *, clearly: bool = False) -> None:
+        if self._tour.failed(clearly=clearly):
+            self._settled_rate = self._rate.images_per_s
+
+    def _feasible(self) -> tuple[Setting, bool] | None:
+        """The next move's setting, and whether it may break the target; None where there is nothing to try."""
+        if self._tour.is_resting():
+            return None
+        move, base = self._tour.next, self._base
+        if self._is_free and not move.grows and not (move is Move.FEWER and base.in_flight > COMFORTABLE_IN_FLIGHT):
+            return None
+        limit = Setting(self._images_limit, self._config.max_batches_in_flight)
+        setting = neighbour(base, move, self._step(move), limit)
+        if setting is None:
+            return None
+        room = _MARGIN * self._target_s / (self._rate.recent_s * self._tail.value)
+        if move.shrinks or self._response.growth(base, setting) <= room:
+            return setting, False
+        if move is Move.LARGER:  # a smaller step may still fit
+            images = min(limit.images, int(base.images * min(_START_STEP, self._response.images_for(room))))
+            return (Setting(images, base.in_flight), False) if images > 1.04 * base.images else None
+        return (setting, True) if self._counted >= self._risky_after else None
+
+    def _step(self, move: Move) -> float:
+        if not self._tour.starting:
+            return _STEP
+        return _LEAP_STEP if move is Move.LARGER and self._response.is_flat_in_images else _START_STEP
 
     @property
     def _is_free(self) -> bool:
         return self._rate.recent_s * self._tail.value < _FREE_LATENCY * self._target_s
 
-    def _feasible(self, move: Move) -> tuple[Setting, bool] | None:
-        """The neighbour to try, and whether it may break the target; None where there is none."""
-        if self._resting.get(move, 0):
-            self._resting[move] -= 1
-            return None
-        base = Setting(min(self._held.images, self._images_limit), self._held.in_flight)
-        limit = Setting(self._images_limit, self._config.max_batches_in_flight)
-        if self._is_free and not move.grows and not (move is Move.FEWER and base.in_flight > COMFORTABLE_IN_FLIGHT):
-            return None
-        setting = neighbour(base, move, self._factor(move), limit)
-        if setting is None:
-            return None
-        if move.shrinks or self._predicted_p95_s(base, setting) <= _MARGIN * self._target_s:
-            return setting, False
-        if move is Move.LARGER:
-            return self._largest_within_target(base)
-        return (setting, True) if self._counted >= self._risky_after else None
-
-    def _factor(self, move: Move) -> float:
-        if not self._starting:
-            return _FACTOR
-        return _LEAP_FACTOR if move is Move.LARGER and self._by_images.value < _FLAT else _START_FACTOR
-
-    def _largest_within_target(self, base: Setting) -> tuple[Setting, bool] | None:
-        room = _MARGIN * self._target_s / (self._rate.recent_s * self._tail.value)
-        if room <= 1.0:
-            return None
-        images = min(self._images_limit, int(base.images * min(2.0, room ** (1.0 / max(0.1, self._by_images.value)))))
-        return (Setting(images, base.in_flight), False) if images > 1.04 * base.images else None
-
-    def _predicted_p95_s(self, base: Setting, setting: Setting) -> float:
-        growth = (setting.images / base.images) ** self._by_images.value
-        growth *= (setting.in_flight / base.in_flight) ** self._by_in_flight.value
-        return growth * self._rate.recent_s * self._tail.value
+    @property
+    def _base(self) -> Setting:
+        """The held setting as it takes effect: bytes may allow fewer images."""
+        return Setting(min(self._held.images, self._images_limit), self._held.in_flight)
 
     @property
     def _images_limit(self) -> int:
@@ -498,58 +353,57 @@ class BatchController:
 
     # --- reducing ---
 
-    def _shrink(self, rate: Throughput, now: float) -> None:
-        """Reduces what costs least throughput for the latency it saves: what latency grows with most steeply."""
+    def _is_slow(self, rate: Throughput) -> bool:
+        """Whether the 95th percentile is near the target; with few samples, whether the mean is beyond it."""
+        if rate.count >= _SOME_SAMPLES:
+            over = rate.recent_s * self._tail.value / (_MARGIN * self._target_s)
+        elif rate.count >= _SURE_SAMPLES:
+            over = rate.latency_s / self._target_s
+        else:
+            return False
+        return over > 1.0 and over * self._target_s > self._reachable_s
+
+    @property
+    def _reachable_s(self) -> float:
+        """The target, or more where even a lone small batch would take longer: then there is nothing to gain
+        from reducing, and throughput would go down to nothing for it."""
+        return max(self._target_s, _REACHABLE * self._response.lone_s(self._held, self._rate.latency_s))
+
+    def _shrink(self, now: float) -> None:
         self._learn_from_decrease()
-        images, in_flight = self._held
-        images = min(images, self._images_limit)
+        rate, base = self._rate, self._base
         over = rate.recent_s * self._tail.value / (_MARGIN * self._target_s)
         scale = _AFTER_DECREASE / min(2.0, max(1.0, over))
-        by_images, by_in_flight = self._by_images.value, self._by_in_flight.value
-        self._before = (Setting(images, in_flight), rate.images_per_s) if rate.count >= _SURE_SAMPLES else None
-        if in_flight > 1 and (by_in_flight >= by_images or by_images < _FLAT or images == 1):
-            wanted = in_flight * scale ** (1.0 / max(0.25, by_in_flight))
-            found = Setting(images, max(1, in_flight // 2, min(in_flight - 1, round(wanted))))
-        else:
-            wanted = images * scale ** (1.0 / max(0.25, by_images))
-            found = Setting(max(1, images // 2, min(images - 1, int(wanted))), in_flight)
-        self._decrease(found, "latency over target", now)
+        self._reduced_from = (base, rate.images_per_s)
+        self._decrease(self._response.reduced(base, scale), "latency over target", now)
+
+    def _learn_from_decrease(self) -> None:
+        if self._reduced_from is not None and self._rate.count >= _SURE_SAMPLES:
+            self._response.learn(*self._reduced_from, self._held, self._rate.images_per_s, 0.5)
+        self._reduced_from = None
 
     def _decrease(self, setting: Setting, reason: str, now: float) -> None:
+        self._deaf_until = now + max(0.1, self._rate.latency_s)
         self._apply(setting, reason, self._rate.latency_s, now)
         self._held = setting
-        self._rate = Throughput()
-        self._guard.reset()
-        self._held_since = now
-        self._hold_for = 0.0 if self._starting else max(_FIRST_HOLD, self._hold_for)
         self._decreases += 1
-        self._decreased_at = now
+        self._tour.restart()
+        self._measure_anew(now)
 
-    def _drop_trial(self) -> None:
-        if self._trial is not None:
-            self._trial = None
-            self._fail_move()
+    def _forget(self, now: float) -> None:
+        """What was measured is too old to compare with. The held setting is kept."""
+        self._counted_at = now
+        self._trial = None
+        self._apply(self._held, "held, after a pause", 0.0, now)
+        self._measure_anew(now)
 
-    def _start_over(self, now: float) -> None:
-        """What was measured is too old to compare with; the setting itself is kept."""
-        self._drop_trial()
-        self._held = Setting(self._plan.images, self._plan.in_flight)
+    def _measure_anew(self, now: float) -> None:
         self._rate = Throughput()
         self._guard.reset()
         self._held_since = now
-
-    # --- the plan ---
 
     def _apply(self, setting: Setting, reason: str, latency_s: float, now: float) -> None:
-        """Puts a setting in force. ``latency_s`` is the mean latency under the one before; 0.0 where unknown."""
         self._reason = reason
         if setting != (self._plan.images, self._plan.in_flight):
-            self._old = Setting(self._plan.images, self._plan.in_flight)
-            self._old_latency_s = latency_s
-            self._answers = 0
-            self._plan = self._planned(setting)
-            self._changed_at = now
-            self._turned_over_at = None
-
-    def _planned(self, setting: Setting) -> BatchPlan:
-        return BatchPlan(setting.images, self._size_bytes, setting.in_flight)
+            self._transition.change(setting, latency_s, now)
+            self._plan = BatchPlan(setting.images, self._size_bytes, setting.in_flight)

@@ -6,28 +6,6 @@ import math
 from typing import Final
 
 
-class Elasticity:
-    """By which power of a setting a quantity grows: 0 where it stands still, 1 where it grows in proportion.
-
-    It is learnt from comparisons made within one trial, so a server whose cost drifts between trials does not
-    bend it, as it bends a least-squares line through samples of different times.
-    """
-
-    __slots__ = ("_most", "value")
-
-    def __init__(self, value: float, most: float) -> None:
-        self.value = value
-        self._most = most
-
-    def __repr__(self) -> str:
-        return f"Elasticity({self.value:.2f})"
-
-    def learn(self, setting_ratio: float, quantity_ratio: float, weight: float) -> None:
-        """The setting changed by ``setting_ratio`` and the quantity with it by ``quantity_ratio``."""
-        seen = math.log(quantity_ratio) / math.log(setting_ratio)
-        self.value += weight * (min(self._most, max(0.0, seen)) - self.value)
-
-
 class TailRatio:
     """The 95th percentile of latency over its mean, as a ratio that carries over from size to size.
 

@@ -1,9 +1,21 @@
-"""The neighbours of a setting: where the batch controller may climb from it."""
+"""Where the batch controller may climb from a setting, and in which order it tries."""
 
 from __future__ import annotations
 
+import math
+from collections import deque
 from enum import Enum
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+from athena_async.config import BatchingConfig
+
+START_IMAGES: Final = 16
+COMFORTABLE_IN_FLIGHT: Final = 4
+"""Batches in flight that ties go to while latency costs nothing."""
+
+_FIRST_HOLD: Final = 8.0
+_LAST_HOLD: Final = 64.0
+_LONGEST_REST: Final = 16
 
 
 class Setting(NamedTuple):
@@ -11,6 +23,14 @@ class Setting(NamedTuple):
 
     images: int
     in_flight: int
+
+
+def start(config: BatchingConfig) -> Setting:
+    """Where a controller begins: small, and with nothing else in flight, so that the first comparisons are clean.
+    A fixed size is taken with all batches in flight that the configuration allows."""
+    if config.fixed_size is not None:
+        return Setting(config.fixed_size, config.max_batches_in_flight)
+    return Setting(min(START_IMAGES, config.max_images), 1)
 
 
 class Move(Enum):
@@ -53,3 +73,87 @@ def neighbour(setting: Setting, move: Move, factor: float, limit: Setting) -> Se
             return None
     found = Setting(images, in_flight)
     return None if found == setting else found
+
+
+def wanted_gain(move: Move, held: Setting, tried: Setting, *, latency_is_free: bool) -> float:
+    """Logarithm of the throughput, relative to the held one, that a trial must exceed.
+
+    More in flight has to pay for the latency that it adds, and less may cost next to nothing. While latency is
+    free, ties go to larger batches, which cost the client less, and to a few in flight, which keep the pipe full.
+    """
+    if latency_is_free and move.grows and (move is Move.LARGER or tried.in_flight <= COMFORTABLE_IN_FLIGHT):
+        return -0.015
+    if move is Move.MORE:
+        return 0.05 * math.log(tried.in_flight / held.in_flight)
+    if move is Move.LARGER:
+        return max(0.0, 0.03 * math.log(tried.images / held.images))
+    return -0.005 if move.shrinks else 0.01
+
+
+class Tour:
+    """Which move is next, and how long the held setting rests before it.
+
+    It starts with large steps in the two directions that grow, without rest in between. When both have failed one
+    after the other it goes round all moves, and each round without success doubles the rest, so that trials cost a
+    shrinking part of the time while nothing is to be found.
+
+    Invariant: ``hold_for`` is 0 while starting, and within 8 to 64 latencies after.
+    """
+
+    def __init__(self) -> None:
+        self.starting = True
+        self.hold_for = 0.0
+        """Rest before the next trial, in latencies of the held setting."""
+        self._moves = deque((Move.MORE, Move.LARGER))
+        self._failed = 0
+        self._resting: dict[Move, int] = {}
+        self._rest_for: dict[Move, int] = {}
+
+    def __repr__(self) -> str:
+        return f"Tour({self.next.value!r}, starting={self.starting}, hold_for={self.hold_for})"
+
+    def __len__(self) -> int:
+        return len(self._moves)
+
+    @property
+    def next(self) -> Move:
+        return self._moves[0]
+
+    def is_resting(self) -> bool:
+        """Whether the next move did so badly before that it is passed over; counts one pass."""
+        left = self._resting.get(self.next, 0)
+        if left:
+            self._resting[self.next] = left - 1
+        return left > 0
+
+    def succeeded(self) -> None:
+        """The same move is tried again first."""
+        self._failed = 0
+        self._resting.clear()
+        self.hold_for = 0.0 if self.starting else _FIRST_HOLD
+
+    def failed(self, *, clearly: bool = False) -> bool:
+        """On to the next move; ``clearly`` passes this one over for some rounds. Returns whether a round ended."""
+        move = self.next
+        if clearly and not self.starting:
+            self._rest_for[move] = min(_LONGEST_REST, 2 * self._rest_for.get(move, 1))
+            self._resting[move] = self._rest_for[move]
+        self._moves.rotate(-1)
+        self._failed += 1
+        if self._failed < len(self._moves):
+            return False
+        self._failed = 0
+        if self.starting:
+            self.starting = False
+            self._moves = deque(Move)
+            self.hold_for = _FIRST_HOLD
+        else:
+            self.hold_for = min(_LAST_HOLD, 2.0 * self.hold_for)
+        return True
+
+    def restart(self) -> None:
+        """The server changed: what failed may succeed now."""
+        self._failed = 0
+        self._resting.clear()
+        self._rest_for.clear()
+        self.hold_for = 0.0 if self.starting else _FIRST_HOLD
