@@ -37,10 +37,11 @@ class ImagesAccepted(Event):
 
 @dataclass(frozen=True, slots=True)
 class ImagesPrepared(Event):
-    """A chunk left preprocessing with ``frame_bytes`` to send."""
+    """A chunk left preprocessing: ``source_bytes`` of original files became ``frame_bytes`` to send."""
 
     count: int
     failed: int
+    source_bytes: int
     frame_bytes: int
     duration_s: float
 

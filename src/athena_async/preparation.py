@@ -107,6 +107,7 @@ class Preparation:
                 now,
                 len(good),
                 len(frames) - len(good),
+                sum(frame.original_bytes for frame in good),
                 sum(frame.size_bytes for frame in good),
                 now - started_s,
             )

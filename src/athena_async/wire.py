@@ -63,6 +63,7 @@ class Payload(NamedTuple):
     Attributes:
         data: a bytes-like object of ``format``; empty for a hash-only input.
         md5, sha1: lower-case hexadecimal digests of the original bytes.
+        original_bytes: size of the original file; 0 where there is none, or only a worker process read it.
     """
 
     data: bytes | memoryview
@@ -70,6 +71,7 @@ class Payload(NamedTuple):
     encoding: Encoding = Encoding.UNCOMPRESSED
     md5: tuple[str, ...] = ()
     sha1: tuple[str, ...] = ()
+    original_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -82,6 +84,7 @@ class Frame:
     head: bytes
     data: bytes | memoryview
     prefix_bytes: int
+    original_bytes: int = 0
 
     @property
     def size_bytes(self) -> int:
@@ -151,7 +154,7 @@ def frame_input(affiliate: str, correlation_id: str, payload: Payload) -> Frame:
     if size:
         fields += _DATA_TAG + _varint(size)
     prefix = _INPUTS_TAG + _varint(len(fields) + size)
-    return Frame(prefix + fields, payload.data, len(prefix))
+    return Frame(prefix + fields, payload.data, len(prefix), payload.original_bytes)
 
 
 def request_head(deployment_id: str) -> bytes:

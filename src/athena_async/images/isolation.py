@@ -208,7 +208,7 @@ class IsolatedPreparation:
             worker.close()
             raise
         self._idle.append(worker)
-        return original_payload(prepared, source)
+        return original_payload(prepared, source, 0 if from_path else len(data))
 
     def close(self) -> None:
         """Ends all idle children. No call may be under way."""
