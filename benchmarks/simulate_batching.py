@@ -16,12 +16,14 @@ its defaults in the same run; nothing is taken off for its way up unless the tab
 
 from __future__ import annotations
 
+import argparse
 import heapq
 import math
 import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from athena_async.batching.controller import BatchController
 from athena_async.config import RAW_FRAME_BYTES, BatchingConfig
@@ -247,7 +249,9 @@ def _plan(policy: BatchController | Fixed, now: float) -> tuple[int, int]:
     return plan.images, plan.in_flight
 
 
-def best_fixed(profile: Profile, seconds: float, seed: int, config: BatchingConfig) -> tuple[Fixed, Trace] | None:
+def best_fixed(
+    profile: Profile, seconds: float, seed: int, config: BatchingConfig, warm_s: float = 0.0
+) -> tuple[Fixed, Trace] | None:
     """The peer with the greatest throughput among those whose p95 is inside the target; None without any."""
     best: tuple[Fixed, Trace] | None = None
     by_bytes = max(1, config.max_bytes // profile.image_bytes)
@@ -255,7 +259,7 @@ def best_fixed(profile: Profile, seconds: float, seed: int, config: BatchingConf
     for size in sizes:
         for in_flight in range(1, config.max_batches_in_flight + 1):
             fixed = Fixed(size, in_flight)
-            trace = simulate(profile, fixed, seconds, seed, config)
+            trace = simulate(profile, fixed, seconds, seed, config).after(warm_s)
             if trace.latency_s(0.95) > config.target_latency_s:
                 break  # more in flight only waits longer
             if best is None or trace.images_per_s > best[1].images_per_s:
@@ -265,32 +269,115 @@ def best_fixed(profile: Profile, seconds: float, seed: int, config: BatchingConf
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """The controller beside the best fixed peer on one profile: medians over the seeds."""
+    """The controller beside the best fixed peer on one profile, over several seeds.
+
+    Attributes:
+        fixed, fixed_trace: the peer that was found for the median seed, and its run.
+        trace: the controller's run with that seed.
+        ratio, worst_ratio: throughput of the controller over that of the peer, median and least.
+        p95_s: greatest p95 latency of the controller.
+    """
 
     profile: Profile
     fixed: Fixed
-    fixed_images_per_s: float
-    fixed_p95_s: float
-    images_per_s: float
-    p95_s: float
+    fixed_trace: Trace
+    trace: Trace
     ratio: float
     worst_ratio: float
-    end: Sample
+    p95_s: float
 
 
-def compare(profile: Profile, seconds: float, seeds: Sequence[int], config: BatchingConfig) -> Comparison:
-    """Searches the peer for each seed and runs the controller beside it."""
+def compare(
+    profile: Profile, seconds: float, seeds: Sequence[int], config: BatchingConfig, warm_s: float = 0.0
+) -> Comparison:
+    """Searches the peer for each seed and runs the controller beside it; both are measured from ``warm_s`` on."""
     runs = []
     for seed in seeds:
-        found = best_fixed(profile, seconds, seed, config)
+        found = best_fixed(profile, seconds, seed, config, warm_s)
         if found is None:
             raise ValueError(f"{profile.name}: no fixed size keeps p95 inside {config.target_latency_s} s")
-        trace = simulate(profile, BatchController(config), seconds, seed, config)
+        trace = simulate(profile, None, seconds, seed, config).after(warm_s)
         runs.append((trace.images_per_s / found[1].images_per_s, *found, trace))
     runs.sort(key=lambda run: run[0])
     ratio, fixed, fixed_trace, trace = runs[len(runs) // 2]
     p95_s = max(run[3].latency_s(0.95) for run in runs)
-    return Comparison(
-        profile, fixed, fixed_trace.images_per_s, fixed_trace.latency_s(0.95), trace.images_per_s, p95_s, ratio,
-        runs[0][0], trace.samples[-1],
-    )  # fmt: skip
+    return Comparison(profile, fixed, fixed_trace, trace, ratio, runs[0][0], p95_s)
+
+
+def table(comparisons: Sequence[Comparison]) -> str:
+    """One line a profile."""
+    names = ("best fixed", "images/s", "p95 s", "ours", "p95 s", "ratio", "worst")
+    widths = (11, 10, 6, 10, 6, 6, 6)
+    lines = [f"{'profile':24} " + " ".join(f"{name:>{width}}" for name, width in zip(names, widths, strict=True))]
+    for each in comparisons:
+        fixed = f"{each.fixed.images} x {each.fixed.in_flight}"
+        lines.append(
+            f"{each.profile.name:24} {fixed:>11} {each.fixed_trace.images_per_s:10.1f} "
+            f"{each.fixed_trace.latency_s(0.95):6.3f} {each.trace.images_per_s:10.1f} {each.p95_s:6.3f} "
+            f"{each.ratio:6.2f} {each.worst_ratio:6.2f}"
+        )
+    return "\n".join(lines)
+
+
+def plot(traces: Sequence[Trace], target_latency_s: float, path: Path) -> None:
+    """Draws the course of the controller in each run, one column a profile, as a PNG."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(3.6 * len(traces), 7.0), layout="constrained")
+    for column, (trace, panes) in enumerate(zip(traces, zip(*_panes(figure, len(traces)), strict=True), strict=True)):
+        images, in_flight, latency, throughput = panes
+        at_s = [sample.answered_s for sample in trace.samples]
+        images.step(at_s, [sample.planned_images for sample in trace.samples], where="post", color="C0")
+        images.set_title(trace.profile.name)
+        in_flight.step(at_s, [sample.planned_in_flight for sample in trace.samples], where="post", color="C1")
+        latency.plot(at_s, [sample.latency_s for sample in trace.samples], ".", markersize=2, color="C2")
+        latency.axhline(target_latency_s, color="0.5", linestyle="--", linewidth=1)
+        throughput.step(*_per_second(trace), where="post", color="C3")
+        throughput.set_xlabel("s")
+        if column == 0:
+            names = ("images a batch", "batches in flight", "latency, s", "images/s")
+            for pane, name in zip(panes, names, strict=True):
+                pane.set_ylabel(name)
+        for pane in panes:
+            pane.set_ylim(bottom=0)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=100)
+
+
+def _panes(figure: Any, columns: int) -> Any:
+    return figure.subplots(4, columns, sharex="col", squeeze=False)
+
+
+def _per_second(trace: Trace) -> tuple[list[float], list[float]]:
+    counts: dict[int, int] = {}
+    for sample in trace.samples:
+        second = int(sample.answered_s)
+        counts[second] = counts.get(second, 0) + sample.images
+    seconds = sorted(counts)
+    return [float(second) for second in seconds], [float(counts[second]) for second in seconds]
+
+
+def main() -> None:
+    """Prints the table, and draws the plots where asked to."""
+    parser = argparse.ArgumentParser(description="Adaptive batching against the best fixed batch size, simulated.")
+    parser.add_argument("--seconds", type=float, default=60.0, help="virtual length of a run (default: 60)")
+    parser.add_argument(
+        "--warm", type=float, default=0.0, help="seconds left out at the start of each run (default: 0)"
+    )
+    parser.add_argument("--target", type=float, default=1.0, help="target latency in seconds (default: 1)")
+    parser.add_argument("--seeds", type=int, default=3, help="seeds to run (default: 3)")
+    parser.add_argument("--all", action="store_true", help="not only the five profiles of S6, but the others too")
+    parser.add_argument("--plots", action="store_true", help=f"draw the courses into {RESULTS.name}/batching.png")
+    asked = parser.parse_args()
+    config = BatchingConfig(target_latency_s=asked.target)
+    profiles = PROFILES + VARIANTS if asked.all else PROFILES
+    seeds = range(1, asked.seeds + 1)
+    print(table([compare(profile, asked.seconds, seeds, config, asked.warm) for profile in profiles]))
+    if asked.plots:
+        path = RESULTS / "batching.png"
+        plot([simulate(profile, None, asked.seconds, 1, config) for profile in PROFILES], asked.target, path)
+        print(f"drawn: {path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path.name}")
+
+
+if __name__ == "__main__":
+    main()
