@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
@@ -186,6 +187,8 @@ async def _fixed(
                 server.drift(course.measured_s)
         if answered - start >= course.warm_s + course.measured_s:
             break
+    if not latencies:
+        return Outcome(0.0, math.inf)
     return Outcome(len(latencies) * size / (answered - measured), percentile(latencies, 95))
 
 

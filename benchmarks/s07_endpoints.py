@@ -66,7 +66,7 @@ class Log:
 
 async def run(scale: Scale) -> Report:
     report = Report(series={"S7": {}})
-    phases = scale.pick(Phases(8, 50, 30), Phases(2, 6, 4))
+    phases = scale.pick(Phases(8, 50, 30), Phases(1.5, 4, 3))
     balancers: tuple[Balancer, ...] = scale.pick(("least_loaded", "round_robin"), ("least_loaded",))
     for balancer in balancers:
         await _measure(report, balancer, phases)

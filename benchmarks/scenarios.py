@@ -8,7 +8,6 @@ import importlib
 import json
 import os
 import pkgutil
-import sys
 import threading
 from collections.abc import Coroutine
 from dataclasses import asdict
@@ -48,7 +47,7 @@ def _end_with_parent() -> None:
     """A watcher ends this process, and so its own children, once the parent's pipe closes."""
 
     def watch() -> None:
-        while sys.stdin.buffer.read(4096):
+        while os.read(0, 4096):  # not sys.stdin, whose lock a thread must not hold as the interpreter ends
             continue
         os._exit(1)
 
