@@ -63,7 +63,7 @@ class Payload(NamedTuple):
     Attributes:
         data: a bytes-like object of ``format``; empty for a hash-only input.
         md5, sha1: lower-case hexadecimal digests of the original bytes.
-        original_bytes: size of the original file; 0 where there is none, or only a worker process read it.
+        original_bytes: size of the original file; 0 where there is none.
     """
 
     data: bytes | memoryview

@@ -208,7 +208,7 @@ class IsolatedPreparation:
             worker.close()
             raise
         self._idle.append(worker)
-        return original_payload(prepared, source, 0 if from_path else len(data))
+        return original_payload(prepared, source)
 
     def close(self) -> None:
         """Ends all idle children. No call may be under way."""
@@ -232,20 +232,20 @@ def _read_answer(status: int, head: list[Any], body: memoryview) -> Prepared:
     if status == _worker.REFUSED:
         code, message = head
         raise ClassificationError(ErrorCode(code), str(message))
-    image_format, brotli, md5, sha1 = head
+    image_format, brotli, md5, sha1, original_bytes = head
     _ = ImageFormat[image_format]
     for digest, length in ((md5, 32), (sha1, 40)):
         if digest is not None and (len(digest) != length or int(digest, 16) < 0):
             raise ValueError("not a digest")
-    if status != _worker.PREPARED or not body or not isinstance(brotli, bool):
+    if status != _worker.PREPARED or not body or not isinstance(brotli, bool) or not isinstance(original_bytes, int):
         raise ValueError("not an answer")
-    return Prepared(Rendered(body, image_format, brotli), md5, sha1)
+    return Prepared(Rendered(body, image_format, brotli), md5, sha1, original_bytes)
 
 
 def _describe_exit(code: int | None, config: PreprocessConfig) -> str:
     if code is None:
         return "it stopped answering"
-    if code == -signal.SIGXCPU:
+    if code == -signal.SIGPROF:
         return f"more than {config.worker_cpu_s:g} s of processor time"
     if code < 0:
         return f"a crash ({signal.strsignal(-code) or f'signal {-code}'})"

@@ -14,11 +14,12 @@ from athena_async.images.render import render_bytes
 
 
 class Prepared(NamedTuple):
-    """An original as it will be sent, and its digests (lower-case; None where not asked for)."""
+    """An original as it will be sent, its digests (lower-case; None where not asked for) and its size."""
 
     rendered: Rendered
     md5: str | None
     sha1: str | None
+    original_bytes: int
 
 
 def prepare_original(data: bytes | bytearray, config: PreprocessConfig, encoding: str) -> Prepared:
@@ -32,7 +33,7 @@ def prepare_original(data: bytes | bytearray, config: PreprocessConfig, encoding
     rendered = render_bytes(data, config, encoding)
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest() if "md5" in config.hashes else None
     sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest() if "sha1" in config.hashes else None
-    return Prepared(rendered, md5, sha1)
+    return Prepared(rendered, md5, sha1, len(data))
 
 
 def read_original(path: str, max_file_bytes: int) -> bytes:
@@ -44,18 +45,22 @@ def read_original(path: str, max_file_bytes: int) -> bytes:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            return _read_regular(descriptor, path, max_file_bytes)
+        finally:
+            os.close(descriptor)
     except OSError as error:
         raise _no_file(path, error.strerror or type(error).__name__) from None
-    with open(descriptor, "rb", buffering=0) as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise _no_file(path, "not a regular file")
-        if status.st_size > max_file_bytes:
-            raise _too_large(status.st_size, max_file_bytes)
-        try:
-            return file.read()
-        except OSError as error:
-            raise _no_file(path, error.strerror or type(error).__name__) from None
+
+
+def _read_regular(descriptor: int, path: str, max_file_bytes: int) -> bytes:
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        raise _no_file(path, "not a regular file")
+    if status.st_size > max_file_bytes:
+        raise _too_large(status.st_size, max_file_bytes)
+    with open(descriptor, "rb", buffering=0, closefd=False) as file:
+        return file.read() or b""
 
 
 def _no_file(path: str, reason: str) -> ClassificationError:

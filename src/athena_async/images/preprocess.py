@@ -35,14 +35,14 @@ def prepare(source: Source, config: PreprocessConfig, encoding: str) -> Payload:
             data: bytes | bytearray = read_original(source.value, config.max_file_bytes)
         case Kind.BYTES:
             data = whole_bytes(source.value)
-    return original_payload(prepare_original(data, config, encoding), source, len(data))
+    return original_payload(prepare_original(data, config, encoding), source)
 
 
-def original_payload(prepared: Prepared, source: Source, original_bytes: int) -> Payload:
-    """The payload of an original of that many bytes, with the caller's hashes beside the computed ones and none twice."""
+def original_payload(prepared: Prepared, source: Source) -> Payload:
+    """The payload of an original, with the caller's hashes beside the computed ones and none twice."""
     md5 = _with(prepared.md5, source.md5)
     sha1 = _with(prepared.sha1, source.sha1)
-    return _payload(prepared.rendered, source)._replace(md5=md5, sha1=sha1, original_bytes=original_bytes)
+    return _payload(prepared.rendered, source)._replace(md5=md5, sha1=sha1, original_bytes=prepared.original_bytes)
 
 
 def whole_bytes(buffer: bytes | bytearray | memoryview) -> bytes | bytearray:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from PIL import Image, ImageFile
 
-from athena_async.config import IMAGE_SIDE, PreprocessConfig
+from athena_async.config import IMAGE_SIDE, RAW_FRAME_BYTES, PreprocessConfig
 from athena_async.errors import ClassificationError, ErrorCode
 from athena_async.images import decode, formats, resize
 from athena_async.images.encode import Rendered, encode
@@ -29,7 +29,7 @@ def render_bytes(data: bytes | bytearray, config: PreprocessConfig, encoding: st
     if not data:
         raise decode.invalid("the image has 0 bytes")
     head = bytes(data[: formats.HEAD_BYTES])
-    found = formats.identify(head)
+    found = _identify(head, len(data))
     if not config.resize:
         return _untouched(data, head, found, config)
     if found.plugin:
@@ -53,6 +53,16 @@ def render_picture(image: Image.Image, config: PreprocessConfig, encoding: str) 
 def render_array(array: Any, encoding: str) -> Rendered:
     """A (448, 448, 3) uint8 BGR array or cast memoryview as it will be sent: untouched where contiguous."""
     return encode(resize.contiguous(array), encoding)
+
+
+def _identify(head: bytes, size_bytes: int) -> Format:
+    try:
+        return formats.identify(head)
+    except ClassificationError as error:
+        if size_bytes != RAW_FRAME_BYTES:
+            raise
+        hint = "raw BGR pixels are handed in as a numpy array or memoryview of shape (448, 448, 3)"
+        raise ClassificationError(error.code, f"{error.message}; {hint}") from None
 
 
 def _pixels(data: bytes | bytearray, found: Format, config: PreprocessConfig) -> bytes | memoryview:

@@ -15,7 +15,7 @@ import anyio.to_thread
 from anyio import CapacityLimiter
 
 from athena_async import wire
-from athena_async.config import PreprocessConfig
+from athena_async.config import RAW_FRAME_BYTES, PreprocessConfig
 from athena_async.errors import ClassificationError, ErrorCode
 from athena_async.images import resize
 from athena_async.images.encode import check_encoding
@@ -160,7 +160,7 @@ def _estimate_s(source: Source, encoding: str) -> float:
         return 5e-5 + encode_s
     if source.kind is Kind.PATH:
         return _UNREAD_S + encode_s
-    return _BASE_S + _PER_BYTE_S * source.estimate_bytes + encode_s
+    return _BASE_S + _PER_BYTE_S * (source.estimate_bytes - RAW_FRAME_BYTES) + encode_s
 
 
 def _load_codecs(config: PreprocessConfig) -> None:
