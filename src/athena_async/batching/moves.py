@@ -84,7 +84,7 @@ def wanted_gain(move: Move, held: Setting, tried: Setting, *, latency_is_free: b
     if latency_is_free and move.grows and (move is Move.LARGER or tried.in_flight <= COMFORTABLE_IN_FLIGHT):
         return -0.015
     if move is Move.MORE:
-        return 0.05 * math.log(tried.in_flight / held.in_flight)
+        return 0.08 * math.log(tried.in_flight / held.in_flight)
     if move is Move.LARGER:
         return max(0.0, 0.03 * math.log(tried.images / held.images))
     return -0.005 if move.shrinks else 0.01
@@ -133,19 +133,25 @@ class Tour:
         self.hold_for = 0.0 if self.starting else _FIRST_HOLD
 
     def failed(self, *, clearly: bool = False) -> bool:
-        """On to the next move; ``clearly`` passes this one over for some rounds. Returns whether a round ended."""
+        """On to the next move. ``clearly`` passes this one over for some rounds, or for the rest of the start.
+        Returns whether a round ended."""
         move = self.next
-        if clearly and not self.starting:
+        if clearly:
             self._rest_for[move] = min(_LONGEST_REST, 2 * self._rest_for.get(move, 1))
             self._resting[move] = self._rest_for[move]
         self._moves.rotate(-1)
         self._failed += 1
+        if clearly and self.starting:
+            self._moves.remove(move)
+            self._failed -= 1
         if self._failed < len(self._moves):
             return False
         self._failed = 0
         if self.starting:
             self.starting = False
             self._moves = deque(Move)
+            self._resting.clear()
+            self._rest_for.clear()
             self.hold_for = _FIRST_HOLD
         else:
             self.hold_for = min(_LAST_HOLD, 2.0 * self.hold_for)
