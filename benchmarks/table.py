@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import platform
+import shutil
 import subprocess
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
@@ -131,5 +132,8 @@ def _version(package: str) -> str | None:
 
 
 def _git(*arguments: str) -> str:
+    """What git says; nothing where there is no git, or no repository."""
+    if shutil.which("git") is None:
+        return ""
     run = subprocess.run(["git", *arguments], cwd=RESULTS.parent, capture_output=True, text=True, check=False)
     return run.stdout.strip()
