@@ -8,7 +8,6 @@ from enum import IntEnum
 from athena_async.errors import AthenaError, ConfigError, MissingExtraError
 from athena_async.jobs.ledger import LedgerError
 
-
 EXTRAS = {
     "cli": ("typer", "rich"),
     "opencv": ("cv2", "numpy"),

@@ -54,6 +54,4 @@ def _extras() -> Iterator[Finding]:
 
 def _images() -> Iterator[Finding]:
     """Which build of Pillow is at work, and what it can read."""
-    from athena_async.images.build import pillow_build
-
     yield from ()

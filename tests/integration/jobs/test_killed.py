@@ -1,0 +1,86 @@
+"""A run that is killed in the middle, without a word, and resumed."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tests.integration.cli.harness import athena, emulator, make_photos, start
+
+COUNT = 400
+
+
+@pytest.fixture
+def audit(tmp_path: Path) -> Path:
+    """What the service received: a line for each input."""
+    return tmp_path / "audit.jsonl"
+
+
+@pytest.fixture
+def endpoint(audit: Path) -> Iterator[str]:
+    with emulator("--audit", audit, "--model", "per_image_s=0.005", "--model", "parallelism=1") as address:
+        yield address
+
+
+def settled(output: Path) -> set[str]:
+    """The paths that the ledger says are done."""
+    with closing(sqlite3.connect(f"{output}.ledger")) as ledger:
+        return {path for (path,) in ledger.execute("SELECT path FROM files")}
+
+
+def rows(output: Path) -> list[dict[str, object]]:
+    if output.suffix == ".parquet":
+        import pyarrow.parquet as pq
+
+        found: list[dict[str, object]] = pq.read_table(output).to_pylist()
+        return found
+    return [json.loads(line) for line in output.read_bytes().splitlines()]
+
+
+@pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
+def test_kill_and_resume_loses_nothing_and_doubles_nothing(
+    tmp_path: Path, endpoint: str, audit: Path, name: str
+) -> None:
+    make_photos(tmp_path / "photos", COUNT)
+    output = tmp_path / name
+    written = Path(f"{output}.spool") if output.suffix == ".parquet" else output
+    command = ("classify", tmp_path / "photos", "-o", output, "--endpoint", endpoint, "--no-tls", "--resume")
+    seen = 0
+    for _ in range(3):
+        with start(*command) as process:
+            kill_when_grown(process, written)
+        done = settled(output)
+        assert seen < len(done) < COUNT
+        seen = len(done)
+    received = len(audit.read_bytes().splitlines())
+    ended = athena(*command)
+    assert ended.returncode == 0, ended.stderr
+    lines = rows(output)
+    paths = [str(line["path"]) for line in lines]
+    assert len(set(paths)) == len(paths) == COUNT
+    assert done == {str(line["path"]) for line in lines if int(str(line["run"])) <= 3}
+    assert len(audit.read_bytes().splitlines()) - received == COUNT - len(done)
+
+
+def kill_when_grown(process: subprocess.Popen[str], written: Path) -> None:
+    """kill -9 once two batches are on the disk: then the first one is in the ledger."""
+    for _ in range(2):
+        before = size(written)
+        deadline = time.monotonic() + 5
+        while size(written) == before:
+            assert process.poll() is None, process.communicate()
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+    process.kill()
+    process.communicate()
+
+
+def size(written: Path) -> int:
+    return written.stat().st_size if written.exists() else 0
