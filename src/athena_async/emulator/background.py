@@ -21,6 +21,10 @@ class Background:
         self._tasks.add(task)
         task.add_done_callback(self._on_done)
 
+    async def finish(self) -> None:
+        """Waits for the end of everything that was started so far."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
     async def cancel(self) -> None:
         """Cancels everything and waits for its end."""
         tasks = list(self._tasks)

@@ -6,17 +6,20 @@ import asyncio
 import contextlib
 import os
 import socket
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import grpc
 from google.protobuf import descriptor_pool, empty_pb2
 
 from athena_async import wire
 from athena_async._proto.athena import athena_pb2, models_pb2
+from athena_async.emulator.admin import AdminEndpoint, status_code
+from athena_async.emulator.admission import Admission
 from athena_async.emulator.audit import AuditLog
 from athena_async.emulator.auth import Affiliates, Authenticator
 from athena_async.emulator.background import Background
@@ -25,14 +28,35 @@ from athena_async.emulator.config import EmulatorConfig
 from athena_async.emulator.deployments import Deployments
 from athena_async.emulator.expected import ExpectedOutputs
 from athena_async.emulator.faults import Faults
+from athena_async.emulator.http import HttpServer
 from athena_async.emulator.known import KnownHashes
 from athena_async.emulator.model import ServiceModel, ServiceQueue
+from athena_async.emulator.oauth import OAuthEndpoint, TokenIssuer
 from athena_async.emulator.processing import Processor
 from athena_async.emulator.service import ClassifierService
+from athena_async.emulator.sink import SinkService
+from athena_async.emulator.tls import TestAuthority
 from athena_async.errors import MissingExtraError
 
 _SWEEP_INTERVAL_S = 1.0
 _GO_AWAY_GRACE_S = 30.0
+
+
+class OpenStream(Protocol):
+    """A Classify call that can be ended."""
+
+    def end(self, code: grpc.StatusCode | None = None, details: str = "") -> None: ...
+
+
+class AnyService(Protocol):
+    """What answers the RPCs: the full service or the sink."""
+
+    held: bool
+
+    @property
+    def streams(self) -> Collection[OpenStream]: ...
+    def release(self) -> None: ...
+    def handlers(self) -> grpc.GenericRpcHandler: ...
 
 
 class Emulator:
@@ -68,14 +92,19 @@ class Emulator:
         self.deployments = Deployments() if deployments is None else deployments
         self.faults = Faults(config.faults)
         self.audit = AuditLog(_path(config.audit_path), limit=config.audit_limit)
-        self._authenticator = Authenticator(config.api_keys, None)
+        self.tokens = TokenIssuer(config.audience, config.token_lifetime_s, self.clock)
+        self._authenticator = Authenticator(config.api_keys, self.tokens if config.oauth_clients else None)
         self._queue = ServiceQueue(config.model)
         self._port = config.port
         self._server: grpc.aio.Server | None = None
         self._retired: list[asyncio.Task[None]] = []
         self._stack: contextlib.AsyncExitStack | None = None
-        self._service: ClassifierService | None = None
+        self._service: AnyService | None = None
         self._background = Background()
+        self._authority: TestAuthority | None = None
+        self._oauth_port, self._admin_port = config.oauth_port, config.admin_port
+        self._oauth: HttpServer | None = None
+        self._admin: HttpServer | None = None
 
     @property
     def address(self) -> str:
@@ -94,7 +123,23 @@ class Emulator:
 
     def addresses(self) -> dict[str, str]:
         """What listens where, for the line of JSON that a process prints."""
-        return {"grpc": self.address}
+        found = {"grpc": self.address, "oauth": self.oauth_url, "admin": self.admin_url, "ca": self.ca}
+        return {name: str(value) for name, value in found.items() if value is not None}
+
+    @property
+    def oauth_url(self) -> str | None:
+        """The issuer: the token endpoint is ``/oauth/token`` below it. None without one."""
+        return self._url(self._oauth)
+
+    @property
+    def admin_url(self) -> str | None:
+        """The admin endpoint; None without one."""
+        return self._url(self._admin)
+
+    @property
+    def ca(self) -> Path | None:
+        """The PEM file of the test CA; None without TLS."""
+        return self._authority.ca if self._authority is not None else None
 
     @property
     def live_streams(self) -> int:
@@ -147,6 +192,21 @@ class Emulator:
             for deployment in self.deployments.all():
                 deployment.remove()
 
+    def drop_streams(self, code: str = "UNAVAILABLE") -> int:
+        """Ends every open stream with a status; returns how many.
+
+        Raises:
+            ConfigError: ``code`` is no gRPC status.
+        """
+        status, streams = status_code(code), [*self._running.streams]
+        for stream in streams:
+            stream.end(status, "Dropped by hand.")
+        return len(streams)
+
+    def revoke_tokens(self) -> None:
+        """Lets no token issued so far count any more."""
+        self.tokens.revoke()
+
     def hold(self) -> None:
         """Keeps every answer from now on, until `release`."""
         self._running.held = True
@@ -173,7 +233,7 @@ class Emulator:
         await self.stop()
 
     @property
-    def _running(self) -> ClassifierService:
+    def _running(self) -> AnyService:
         if self._service is None:
             raise RuntimeError("the emulator is not running")
         return self._service
@@ -185,18 +245,44 @@ class Emulator:
         stack.callback(executor.shutdown)
         self._background = Background()
         stack.push_async_callback(self._background.aclose)
-        self._service = ClassifierService(
+        self._service = self._make_service(executor)
+        stack.push_async_callback(_cancelled, asyncio.get_running_loop().create_task(self._sweep()))
+        if self.config.tls_dir is not None:
+            self._authority = TestAuthority.ensure(Path(self.config.tls_dir))
+        await self._start_http(stack)
+        self._server = await self._listen(self._service)
+        stack.push_async_callback(self._stop_servers)
+
+    def _make_service(self, executor: ThreadPoolExecutor) -> AnyService:
+        admission = Admission(self._authenticator, self.faults)
+        if self.config.sink:
+            return SinkService(admission, self._queue)
+        return ClassifierService(
             self.config,
             processor=self._processor(executor),
             deployments=self.deployments,
-            authenticator=self._authenticator,
+            admission=admission,
             queue=self._queue,
             background=self._background,
             go_away=self.go_away,
         )
-        stack.push_async_callback(_cancelled, asyncio.get_running_loop().create_task(self._sweep()))
-        self._server = await self._listen(self._service)
-        stack.push_async_callback(self._stop_servers)
+
+    async def _start_http(self, stack: contextlib.AsyncExitStack) -> None:
+        """The token and admin endpoints, where they are asked for. They outlive a `kill`."""
+        host = self.config.host
+        if self._oauth_port is not None:
+            endpoint = OAuthEndpoint(self.tokens, self.config.oauth_clients, self.faults)
+            tls = self._authority.http_context() if self._authority is not None and self.config.oauth_tls else None
+            self._oauth = await HttpServer.listen(endpoint.handle, host, self._oauth_port, tls)
+            stack.push_async_callback(self._oauth.aclose)
+            self._oauth_port = self._oauth.port
+        if self._admin_port is not None:
+            self._admin = await HttpServer.listen(AdminEndpoint(self).handle, host, self._admin_port)
+            stack.push_async_callback(self._admin.aclose)
+            self._admin_port = self._admin.port
+
+    def _url(self, server: HttpServer | None) -> str | None:
+        return f"{server.scheme}://{self.config.host}:{server.port}" if server is not None else None
 
     def _processor(self, executor: ThreadPoolExecutor) -> Processor:
         config = self.config
@@ -213,7 +299,7 @@ class Emulator:
             executor=executor,
         )
 
-    async def _listen(self, service: ClassifierService) -> grpc.aio.Server:
+    async def _listen(self, service: AnyService) -> grpc.aio.Server:
         if self._server is None:
             _check_port_is_free(self.config.host, self._port)
         server = grpc.aio.server(
@@ -225,7 +311,12 @@ class Emulator:
         )
         server.add_generic_rpc_handlers((service.handlers(),))
         _serve_health_and_reflection(server)
-        self._port = server.add_insecure_port(f"{self.config.host}:{self._port}")
+        address = f"{self.config.host}:{self._port}"
+        if self._authority is None:
+            self._port = server.add_insecure_port(address)
+        else:
+            credentials = self._authority.grpc_credentials(mutual=self.config.mtls)
+            self._port = server.add_secure_port(address, credentials)
         await server.start()
         return server
 

@@ -10,8 +10,8 @@ import grpc
 
 from athena_async import wire
 from athena_async._proto.athena import models_pb2
+from athena_async.emulator.admission import Admission
 from athena_async.emulator.audit import ABANDONED
-from athena_async.emulator.auth import Authenticator, Unauthenticated
 from athena_async.emulator.background import Background
 from athena_async.emulator.config import EmulatorConfig
 from athena_async.emulator.decoding import Refusal
@@ -40,7 +40,7 @@ class ClassifierService:
         *,
         processor: Processor,
         deployments: Deployments,
-        authenticator: Authenticator,
+        admission: Admission,
         queue: ServiceQueue,
         background: Background,
         go_away: Callable[[], Awaitable[None]],
@@ -50,7 +50,7 @@ class ClassifierService:
         self._config = config
         self._processor = processor
         self._deployments = deployments
-        self._authenticator = authenticator
+        self._admission = admission
         self._queue = queue
         self._background = background
         self._go_away = go_away
@@ -88,7 +88,7 @@ class ClassifierService:
 
     async def classify(self, _requests: object, context: Any) -> None:
         """The bidirectional stream."""
-        client = await self._admit(context)
+        client = await self._admission.client_of(context)
         stream = Stream(self, client, context, self._config.behaviour.stream_idle_timeout_s)
         self.streams.add(stream)
         try:
@@ -98,7 +98,7 @@ class ClassifierService:
 
     async def list_deployments(self, _request: bytes, context: Any) -> bytes:
         """The caller's deployments."""
-        client = await self._admit(context)
+        client = await self._admission.client_of(context)
         listed = self._deployments.listed(client, self.now())
         return models_pb2.ListDeploymentsResponse(
             deployments=[models_pb2.Deployment(deployment_id=row.deployment_id, backlog=row.backlog) for row in listed]
@@ -108,7 +108,7 @@ class ClassifierService:
         self, request: models_pb2.ClassificationInput, context: Any
     ) -> models_pb2.ClassificationOutput:
         """One image, outside any deployment."""
-        client = await self._admit(context)
+        client = await self._admission.client_of(context)
         work, caller = Work.of(request), Caller(client, "ClassifySingle", None)
         finish_s = self._queue.accept(self._loop_time(), 1, work.size_bytes)
         if finish_s is None:
@@ -120,19 +120,6 @@ class ClassifierService:
             self._changed.clear()
             await self._changed.wait()
         return work.output()
-
-    async def _admit(self, context: Any) -> str:
-        """The calling client. Ends the call where there is none, or where the fault plan says so."""
-        if self._faults.strikes("refuse"):
-            await context.abort(grpc.StatusCode[self._faults.plan.refuse_code], "Refused by the fault plan.")
-        try:
-            client = self._authenticator.client_of(_authorization(context.invocation_metadata()))
-            if self._faults.strikes("expired_tokens"):
-                raise Unauthenticated("the token has expired")
-        except Unauthenticated as error:
-            await context.abort(grpc.StatusCode.UNAUTHENTICATED, f"Not authenticated: {error}.")
-            raise
-        return client
 
     def open_deployment(self, client: str, deployment_id: str) -> Deployment:
         ready_s = self._loop_time() + self._queue.model.startup_s
@@ -294,7 +281,3 @@ def _response(outputs: Iterable[models_pb2.ClassificationOutput]) -> bytes:
 def _parts(works: Sequence[Work], size: int | None) -> Iterable[Sequence[Work]]:
     step = size or len(works)
     return (works[start : start + step] for start in range(0, len(works), step))
-
-
-def _authorization(metadata: Iterable[tuple[str, str | bytes]] | None) -> str | None:
-    return next((str(value) for key, value in metadata or () if key == "authorization"), None)
