@@ -21,12 +21,14 @@ from athena_async.results import ClassificationResult, Outcome
 from athena_async.streams.deadlines import Deadlines
 from athena_async.streams.demultiplexer import Demultiplexer
 from athena_async.streams.inquest import Inquest
+from athena_async.streams.loss import Loss, LostBatch
 from athena_async.streams.recovery import LatencyEstimate, Recovery
-from athena_async.streams.session import Loss, LostBatch, Session
+from athena_async.streams.session import Session
 from athena_async.streams.settlement import Settlement
 from athena_async.streams.ticket import Batch, Ticket, service_failure
 
 _STALL_S = 0.5
+_READ_FIRST_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,7 @@ class Arbiter:
         self._clock = clock
         self._rng = rng
         self._inquest: Inquest | None = None
+        self._patient_until_s = 0.0
 
     def __repr__(self) -> str:
         return f"Arbiter({self.recovery!r}, inquest={self._inquest!r})"
@@ -141,6 +144,8 @@ class Arbiter:
         now = self._clock()
         if late_s > _STALL_S:
             self.recovery.stalled(now)
+            self._patient_until_s = now + _READ_FIRST_S
+        if now < self._patient_until_s:
             return 0
         if self._inquest is not None:
             if self._inquest.is_over(now, self.recovery.grace_s):

@@ -15,7 +15,8 @@ from athena_async.channels.health import Ejection, HealthBoard
 from athena_async.channels.pool import Pool
 from athena_async.config import PoolConfig
 from athena_async.errors import ErrorCode
-from athena_async.streams.session import Hooks, Loss, Session, SessionSettings
+from athena_async.streams.loss import Loss
+from athena_async.streams.session import Hooks, Session, SessionSettings
 from athena_async.streams.state import State
 from athena_async.streams.ticket import Batch
 
@@ -92,6 +93,7 @@ class Fleet:
             batch_finished=self._batch_finished,
             batch_over=self._batch_over,
             lost=self._lost,
+            rested=self._rested,
             room=hooks.changed,
             going_away=self._going_away,
             may_rest=hooks.may_rest,
@@ -146,8 +148,7 @@ class Fleet:
             if not session.batches:
                 continue
             if now - max(batch.progress_s for batch in session.batches) > silence_s:
-                self._failed(session.endpoint, f"no answer for {silence_s:.1f} s")
-                session.abandon_call()
+                session.abandon_call(f"no answer for {silence_s:.1f} s")
                 continue
             omitted.extend(
                 batch
@@ -271,6 +272,13 @@ class Fleet:
             self._turned_away[session.endpoint] = failure
             if len(self._turned_away) == len(self.pool.endpoints):
                 self._hooks.turned_away(failure)
+        self._hooks.changed()
+
+    def _rested(self, session: Session) -> None:
+        self._hooks.emit(
+            events.StreamClosed(self._clock(), session.endpoint, session.channel_id, "OK", "ended in peace", 0)
+        )
+        self._tell_reading()
         self._hooks.changed()
 
     def _going_away(self, session: Session) -> None:

@@ -17,6 +17,7 @@ from athena_async import wire
 from athena_async.channels.channel import Access, CallFailed, Metadata, StreamCall, Transport
 from athena_async.errors import CredentialsError, ErrorCode
 from athena_async.resilience.backoff import Backoff
+from athena_async.streams.loss import Loss, LostBatch
 from athena_async.streams.state import Input, State, after
 from athena_async.streams.ticket import Batch, Ticket
 
@@ -30,30 +31,8 @@ _REFUSALS = frozenset(
     }
 )
 _SHORT_LIFE_S = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class LostBatch:
-    """The open images of one request. ``unsent``: the service cannot have read it."""
-
-    tickets: list[Ticket]
-    request_bytes: int
-    unsent: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Loss:
-    """A stream that ended, and what was on it.
-
-    Attributes:
-        batches: requests with open images, oldest first.
-        failure: why.
-        refused: the endpoint turned the call away for good; trying again alone will not help.
-    """
-
-    batches: list[LostBatch]
-    failure: CallFailed
-    refused: bool
+# How long a server may take to end its half of a call after we ended ours.
+_HALF_CLOSE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +48,8 @@ class Hooks:
     batch_over: Callable[[Session, Batch], None]
     """A batch is in flight no more, answered or given up."""
     lost: Callable[[Session, Loss], None]
+    rested: Callable[[Session], None]
+    """The stream ended in peace, with nothing on it: it is not read any more."""
     room: Callable[[], None]
     going_away: Callable[[Session], None]
     """The server asks to leave this connection: a new channel should take over."""
@@ -121,10 +102,12 @@ class Session:
         self._outbox: deque[Batch] = deque()
         self._changed = asyncio.Event()
         self._call: StreamCall | None = None
-        self._opened_s = 0.0
+        self._opened_s: float | None = None
+        self._half_closed = False
         self._failures = 0
         self._auth_retried = False
         self._heard = False
+        self._abandoned = ""
         self._backoff_s = 0.0
 
     def __repr__(self) -> str:
@@ -136,7 +119,9 @@ class Session:
     @property
     def ready(self) -> bool:
         """Whether it may be handed a batch now."""
-        return self.state is State.OPEN and len(self._outbox) < self._settings.outbox_batches
+        if self.state is not State.OPEN or self._half_closed:
+            return False
+        return len(self._outbox) < self._settings.outbox_batches
 
     def demand(self) -> None:
         """Images wait: open a stream if there is none."""
@@ -177,9 +162,10 @@ class Session:
         if self._call is not None:
             self._call.cancel()
 
-    def abandon_call(self) -> None:
-        """Gives up a call that is stuck: it is lost, and another will be opened."""
+    def abandon_call(self, reason: str) -> None:
+        """Gives up a call that is stuck: it is lost for this reason, and another will be opened."""
         if self._call is not None:
+            self._abandoned = reason
             self._call.cancel()
 
     async def run(self) -> None:
@@ -189,15 +175,13 @@ class Session:
                 if self.state is State.CONNECTING:
                     await self._one_call()
                 elif self.state is State.BACKOFF:
-                    await self._wait_changed(self._backoff_s)
-                    if self.state is State.BACKOFF:
-                        self._enter(Input.WAITED)
-                        self._hooks.room()
+                    await self._back_off()
                 else:
                     await self._wait_changed(None)
         finally:
-            self.state = State.CLOSED
-            self._report_loss(CallFailed(ErrorCode.CLOSED, "the client was closed"))
+            self._enter(Input.CLOSE)
+            if self.batches or self._opened_s is not None:
+                self._report_loss(CallFailed(ErrorCode.CLOSED, "the client was closed"))
             if self.transport is not None:
                 with anyio.CancelScope(shield=True):
                     await self.transport.aclose()
@@ -205,6 +189,16 @@ class Session:
     def _enter(self, given: Input) -> None:
         self.state = after(self.state, given)
         self._changed.set()
+
+    async def _back_off(self) -> None:
+        """Waits the whole backoff, unless the session is drained or closed meanwhile."""
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + self._backoff_s
+        while self.state is State.BACKOFF and (left_s := until_s - loop.time()) > 0.0:
+            await self._wait_changed(left_s)
+        if self.state is State.BACKOFF:
+            self._enter(Input.WAITED)
+            self._hooks.room()
 
     async def _wait_changed(self, timeout_s: float | None) -> bool:
         """True when something changed, also before the call; False when the time is over."""
@@ -220,7 +214,8 @@ class Session:
         return until_s is None or loop.time() < until_s
 
     async def _one_call(self) -> None:
-        self._heard = False
+        self._heard = self._half_closed = False
+        self._abandoned = ""
         metadata: Metadata = ()
         failure: CallFailed | None
         try:
@@ -262,7 +257,7 @@ class Session:
         if self.state is not State.CONNECTING:
             call.cancel()
             return None
-        self._opened_s = asyncio.get_running_loop().time()
+        self._opened_s = self.used_s = asyncio.get_running_loop().time()
         self._enter(Input.CONNECTED)
         self._hooks.opened(self)
         try:
@@ -302,12 +297,16 @@ class Session:
                         await call.write(head)
                     continue
                 batch = self._outbox.popleft()
-                request = wire.join_request(head, [t.frame for t in batch.tickets if t.frame is not None])
+                # Some images may have been settled while the batch waited here.
+                request = wire.join_request(head, [t.frame for t in batch.open_tickets() if t.frame is not None])
                 started_s = loop.time()
                 await call.write(request)
                 self._hooks.wrote(self, len(request), loop.time() - started_s)
                 self._hooks.room()
+            self._half_closed = True
             await call.done_writing()
+            await asyncio.sleep(_HALF_CLOSE_S)
+            call.cancel()
         except CallFailed:
             return
 
@@ -326,23 +325,32 @@ class Session:
                 self._hooks.going_away(self)
 
     def _end_call(self, failure: CallFailed | None) -> None:
-        now = asyncio.get_running_loop().time()
-        lived_s = now - self._opened_s if self._opened_s else 0.0
-        self._opened_s = 0.0
-        short = lived_s < _SHORT_LIFE_S and self.state is State.OPEN
-        if failure is None and (self.batches or short):
-            failure = CallFailed(ErrorCode.UNAVAILABLE, "the server ended the stream")
         if self._heard:
             self._failures = 0
         if self.state is State.CLOSED:
             return
+        failure = self._why_lost(failure)
+        self._opened_s = None
         if failure is None:
             self._enter(Input.RESTED)
+            self._hooks.rested(self)
             return
         self._backoff_s = self._next_backoff_s(failure)
         self._enter(Input.LOST)
         self._report_loss(failure)
-        self._changed.set()
+
+    def _why_lost(self, failure: CallFailed | None) -> CallFailed | None:
+        """None where the stream ended in peace."""
+        if self._half_closed and not self.batches:
+            return None  # we ended it, and however the server took that, nothing is lost
+        if self._abandoned:
+            return CallFailed(ErrorCode.UNAVAILABLE, self._abandoned)
+        if failure is not None or self._opened_s is None:
+            return failure
+        is_short = asyncio.get_running_loop().time() - self._opened_s < _SHORT_LIFE_S
+        if self.batches or (is_short and self.state is State.OPEN):
+            return CallFailed(ErrorCode.UNAVAILABLE, "the server ended the stream")
+        return None
 
     def _next_backoff_s(self, failure: CallFailed) -> float:
         if failure.code is ErrorCode.UNAUTHENTICATED and not self._auth_retried:
@@ -373,6 +381,8 @@ class Session:
     def _drop(self, batch: Batch) -> None:
         if batch in self.batches:
             del self.batches[batch]
+            if batch in self._outbox:
+                self._outbox.remove(batch)
             self.outstanding_bytes -= batch.size_bytes
             self.outstanding_images -= len(batch.tickets)
             self._hooks.batch_over(self, batch)

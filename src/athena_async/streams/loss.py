@@ -1,0 +1,32 @@
+"""What is known of the images on a stream that ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from athena_async.channels.channel import CallFailed
+from athena_async.streams.ticket import Ticket
+
+
+@dataclass(frozen=True, slots=True)
+class LostBatch:
+    """The open images of one request. ``unsent``: the service cannot have read it."""
+
+    tickets: list[Ticket]
+    request_bytes: int
+    unsent: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """A stream that ended, and what was on it.
+
+    Attributes:
+        batches: requests with open images, oldest first.
+        failure: why.
+        refused: the endpoint turned the call away for good; trying again alone will not help.
+    """
+
+    batches: list[LostBatch]
+    failure: CallFailed
+    refused: bool
