@@ -17,6 +17,7 @@ from PIL import Image, ImageFile, features
 from athena_async.errors import ClassificationError, ErrorCode
 from athena_async.images.formats import Format
 
+_EXIF_MARK = b"Exif\0\0"
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSE = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -61,8 +62,8 @@ def open_header(data: Any, found: Format, max_pixels: int) -> ImageFile.ImageFil
     opener = getattr(importlib.import_module(f"PIL.{found.plugin}"), found.opener)
     try:
         image: ImageFile.ImageFile = opener(io.BytesIO(data), "")
-        if getattr(image, "default_image", False):
-            image.seek(1)  # the picture that stands in where animation is not supported is no frame
+        if getattr(image, "default_image", False) and getattr(image, "n_frames", 1) > 2:
+            image.seek(1)  # what stands in for an animation where that is not supported is none of its frames
     except Exception as error:  # noqa: BLE001 - a plugin raises whatever its parsing runs into
         raise unreadable(found.name, error) from None
     check_pixels(image.size, max_pixels)
@@ -119,6 +120,8 @@ def orientation(image: Image.Image) -> Image.Transpose | None:
     exif = image.info.get("exif")
     if image.format not in _ORIENTED_BY_EXIF or not isinstance(exif, bytes):
         return None
+    if image.format == "WEBP" and exif.startswith(_EXIF_MARK):
+        return None  # no part of the chunk by WebP's specification, and OpenCV reads on from there
     return _TRANSPOSE.get(exif_orientation(exif))
 
 
@@ -128,7 +131,7 @@ def exif_orientation(exif: bytes) -> int:
     Read by hand: only this tag is wanted, of bytes that nobody vouches for.
     Source: TIFF 6.0, section 2; Exif 2.32, 4.6.4.
     """
-    body = exif.removeprefix(b"Exif\0\0")
+    body = exif.removeprefix(_EXIF_MARK)
     order = {b"II": "<", b"MM": ">"}.get(body[:2])
     if order is None:
         return 1

@@ -148,6 +148,13 @@ def test_the_stand_in_of_an_animated_png_is_no_frame(
     assert quarters(data) == CORNERS
 
 
+def test_the_stand_in_of_a_single_frame_is_the_picture(
+    quarters: Quarters, encoded: Encoded, corners: Image.Image
+) -> None:
+    black = Image.new("RGB", (448, 448))
+    assert quarters(encoded(corners, "PNG", save_all=True, default_image=True, append_images=[black])) == CORNERS
+
+
 def test_a_multi_picture_file_is_its_first_picture(quarters: Quarters, encoded: Encoded, corners: Image.Image) -> None:
     data = encoded(corners, "MPO", save_all=True, append_images=[Image.new("RGB", (448, 448))], quality=100)
     found = quarters(data)
@@ -177,6 +184,21 @@ def test_exif_orientation_is_applied(
     assert quarters(encoded(corners, "TIFF", tiffinfo=tags)) == TURNED[orientation]
     jpeg = quarters(encoded(corners, "JPEG", quality=100, subsampling=0, exif=exif(orientation)))
     assert near(jpeg, TURNED[orientation])
+
+
+@pytest.mark.skipif(not features.check("webp"), reason="this Pillow has no WebP codec")
+@pytest.mark.parametrize(("mark", "expected"), [(b"", TURNED[6]), (b"Exif\0\0", CORNERS)])
+def test_exif_of_webp_has_no_mark_before_it(
+    quarters: Quarters, encoded: Encoded, corners: Image.Image, mark: bytes, expected: tuple[tuple[int, ...], ...]
+) -> None:
+    data = encoded(corners, "WEBP", lossless=True, exif=exif(6))
+    if mark:
+        at = data.index(b"EXIF") + 4
+        (size,) = struct.unpack_from("<I", data, at)
+        body = mark + data[at + 4 : at + 4 + size]
+        data = data[:at] + struct.pack("<I", len(body)) + body + b"\0" * (len(body) % 2)
+        data = data[:4] + struct.pack("<I", len(data) - 8) + data[8:]
+    assert quarters(data) == expected
 
 
 def test_orientation_in_xmp_is_not_heeded(quarters: Quarters, encoded: Encoded, corners: Image.Image) -> None:
