@@ -155,7 +155,7 @@ class Flow:
         next_s = self.arbiter.deadlines.next_s()
         if next_s is None:
             return _IDLE_TICK_S
-        return min(_TICK_S, max(0.0, next_s - self._clock()))
+        return min(_TICK_S, max(_BUSY_TICK_S, next_s - self._clock()))
 
     def pump(self) -> None:
         """Lets leave what may, and has streams opened where images wait for one."""

@@ -13,6 +13,9 @@ from dataclasses import dataclass, field
 from athena_async.config import RetryConfig
 from athena_async.streams.ticket import Ticket
 
+RETENTION_S = 3600.0
+"""The service keeps an answer for an hour: after that it owes nothing, whatever its backlog says."""
+
 _GRACE_LATENCIES = 4.0
 
 
@@ -42,6 +45,7 @@ class _Group:
     """Images of one loss. ``quiet_s``: since when streams were read and none of them was answered."""
 
     tickets: dict[str, Ticket]
+    lost_s: float
     quiet_s: float | None
     empty_s: float | None = field(default=None)
 
@@ -50,8 +54,8 @@ class Recovery:
     """Orphans: images possibly sent, whose stream is gone.
 
     Invariants: an orphan is in no batch; it leaves by its answer, by becoming due, or by its
-    deadline; none becomes due within the grace period of open, quiet streams, nor while the deployment's last
-    word was that it holds answers.
+    deadline; none becomes due within the grace period of open, quiet streams, nor, for an hour, while
+    the deployment's last word was that it holds answers.
     """
 
     def __init__(self, config: RetryConfig, latency: LatencyEstimate) -> None:
@@ -78,7 +82,7 @@ class Recovery:
         """A stream was lost with these images possibly sent."""
         lost = {ticket.correlation_id: ticket for ticket in tickets}
         if lost:
-            self._groups.append(_Group(lost, now if self._reading else None))
+            self._groups.append(_Group(lost, now, now if self._reading else None))
             self._backlog, self._backlog_failed = None, False
 
     def discard(self, ticket: Ticket) -> bool:
@@ -134,6 +138,8 @@ class Recovery:
         if group.quiet_s is None or not self._reading:
             return False
         quiet_s = now - group.quiet_s
+        if now - group.lost_s > RETENTION_S:
+            return True
         if group.empty_s is not None:
             return quiet_s >= self.grace_s
         # Nobody knows what the deployment holds: wait as long as configured at most.
