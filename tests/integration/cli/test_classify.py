@@ -95,7 +95,7 @@ def test_a_second_run_needs_to_be_told_what_to_do(tmp_path: Path, endpoint: str)
 def test_a_signal_drains_and_the_rest_is_resumed(
     tmp_path: Path, slow_endpoint: str, number: signal.Signals, code: int
 ) -> None:
-    make_photos(tmp_path / "photos", 300)
+    make_photos(tmp_path / "photos", 150)
     output = tmp_path / "out.jsonl"
     command = ("classify", tmp_path / "photos", "-o", output, "--endpoint", slow_endpoint, "--no-tls")
     with start(*command, "--drain-timeout", "0.2") as process:
@@ -106,10 +106,10 @@ def test_a_signal_drains_and_the_rest_is_resumed(
     assert f"stopped ({number.name})" in stderr
     assert "--resume goes on from here" in stderr
     kept = read_lines(output)
-    assert 0 < len(kept) < 300
+    assert 0 < len(kept) < 150
     assert athena(*command, "--resume", "--retry-unknown").returncode == 0
     lines = read_lines(output)
-    assert len({line["path"] for line in lines}) == len(lines) == 300
+    assert len({line["path"] for line in lines}) == len(lines) == 150
     assert {line["outcome"] for line in lines} == {"CLASSIFIED"}
     assert [line for line in kept if line["outcome"] == "CLASSIFIED"] == [line for line in lines if line["run"] == 1]
 
