@@ -81,6 +81,44 @@ async def unary(channel: grpc.aio.Channel, message: bytes, count: int) -> list[f
     return taken
 
 
+async def hashes(channels: Sequence[grpc.aio.Channel], digests: Sequence[str], batch: int) -> float:
+    """The least that gives each item an answer: messages are built and answers kept while the clock runs."""
+    start = time.perf_counter()
+    scores: dict[str, dict[str, float]] = {}
+    size = len(digests) // len(channels)
+    shares = [range(i * size, (i + 1) * size) for i in range(len(channels))]
+    await asyncio.gather(
+        *(
+            _exchange_hashes(channel, digests, share, batch, scores)
+            for channel, share in zip(channels, shares, strict=True)
+        )
+    )
+    if len(scores) != size * len(channels):
+        raise RuntimeError(f"{len(scores)} answers to {len(digests)} items")
+    return time.perf_counter() - start
+
+
+async def _exchange_hashes(
+    channel: grpc.aio.Channel, digests: Sequence[str], share: range, batch: int, scores: dict[str, dict[str, float]]
+) -> None:
+    call = channel.stream_stream(wire.CLASSIFY)()
+
+    async def write() -> None:
+        for begin in range(share.start, share.stop, batch):
+            request = models_pb2.ClassifyRequest(deployment_id=DEPLOYMENT)
+            for i in range(begin, min(begin + batch, share.stop)):
+                given = request.inputs.add(affiliate="bench", correlation_id=f"{i:032d}")
+                given.hashes.add(value=digests[i], type=models_pb2.HASH_TYPE_MD5)
+            await call.write(request.SerializeToString())
+        await call.done_writing()
+
+    writes = asyncio.ensure_future(write())
+    while (response := await call.read()) is not grpc.aio.EOF:
+        for output in models_pb2.ClassifyResponse.FromString(response).outputs:
+            scores[output.correlation_id] = {c.label: c.weight for c in output.classifications}
+    await writes
+
+
 async def photographs(channels: Sequence[grpc.aio.Channel], images: Sequence[bytes], batch: int, threads: int) -> float:
     """Decodes and resizes with OpenCV in threads, and streams the frames as they come; returns the seconds."""
     loop = asyncio.get_running_loop()

@@ -12,6 +12,7 @@ from benchmarks.measure import HAND_ROLLED, OFFICIAL, OURS, Report, Row, Scale, 
 
 OFFICIAL_BATCHES = (10, 50, 100, 200)
 CONNECTIONS = 2
+WITH_ITEMS = "hand-rolled, building requests from hashes and keeping answers by id"
 
 
 async def run(scale: Scale) -> Report:
@@ -43,6 +44,7 @@ async def _against(endpoint: str, batch: int | None, official_batch: int, count:
             OURS: lambda: rate(count, ours.classify_many(client, images)),
             OFFICIAL: lambda: rate(count, official.stream(endpoint, tiny, settings)),
             HAND_ROLLED: lambda: rate(count, hand_rolled.stream(channels, messages)),
+            WITH_ITEMS: lambda: rate(count, hand_rolled.hashes(channels, digests, batch or 200)),
         }
         figures = await take_turns(peers, scale.rounds)
     if batch is None:

@@ -107,8 +107,8 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
 
 @lru_cache
 def _labels(image: bool) -> bytes:
-    labels = _MODEL_LABELS if image else _KNOWN_LABELS
-    rows = [models_pb2.Classification(label=label, weight=0.125) for label in labels]
+    labels, weight = (_MODEL_LABELS, 0.125) if image else (_KNOWN_LABELS, 0.0)
+    rows = [models_pb2.Classification(label=label, weight=weight) for label in labels]
     return models_pb2.ClassificationOutput(classifications=rows).SerializeToString()
 
 
