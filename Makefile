@@ -60,8 +60,8 @@ bench-quick: $(READY)  ## the same in under 90 seconds
 	@$(BIN)/python -m benchmarks --quick
 
 .PHONY: sim
-sim: $(READY)  ## a million images, 200 disconnects, virtual time
-	@$(BIN)/python -m tests.simulation
+sim: $(READY)  ## a million images, 200 disconnects, virtual time; SIM_ARGS="--seed 1" repeats a run
+	@$(BIN)/python -m tests.simulation $(SIM_ARGS)
 
 .PHONY: soak
 soak: $(READY)  ## 20 minutes of random faults; memory, tasks and descriptors watched
@@ -69,7 +69,8 @@ soak: $(READY)  ## 20 minutes of random faults; memory, tasks and descriptors wa
 
 .PHONY: corpus
 corpus: $(READY)  ## every image of Pillow's own test suite, each failing alone
-	@$(BIN)/python -m tests.corpus
+	@$(BIN)/python scripts/fetch_image_corpus
+	@$(BIN)/python -m pytest tests/faults/test_hostile_images.py $(PYTEST_ARGS)
 
 ##@ Upkeep
 .PHONY: setup
