@@ -18,12 +18,12 @@ from athena_async.auth.credentials import Credentials
 from athena_async.channels.channel import CallFailed
 from athena_async.channels.health import EndpointState
 from athena_async.config import ClientConfig
-from athena_async.errors import ClassificationError, ClientClosedError
+from athena_async.errors import ClassificationError, ClientClosedError, ErrorCode
 from athena_async.events import Event
 from athena_async.flow import Flow
 from athena_async.images.workers import PreprocessWorkers
 from athena_async.preparation import Preparation
-from athena_async.results import DrainReport
+from athena_async.results import DrainReport, Outcome
 from athena_async.streams.ticket import Sink, Ticket
 
 _HALF_CLOSE_S = 0.5
@@ -144,10 +144,12 @@ class Engine:
                 self._root.result()
 
     def _refuse(self, tickets: Sequence[Ticket]) -> None:
+        """Closed meanwhile. Each image was promised a result; whoever feeds them is told by the limit."""
         for ticket in tickets:
             self.flow.limit.release(1, ticket.reserved_bytes)
-        if any(not ticket.sink.abandoned for ticket in tickets):
-            raise ClientClosedError("the client was closed")
+            if not ticket.sink.abandoned:
+                message = "the client was closed before it was sent"
+                ticket.sink.deliver(ticket.result(Outcome.FAILED, self._clock(), ErrorCode.CLOSED, message))
 
     async def _run(self, started: asyncio.Event) -> None:
         try:

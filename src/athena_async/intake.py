@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterable, Iterable
+from collections.abc import AsyncIterable, Iterable, Iterator
 from typing import Protocol
 
 from aiolimiter import AsyncLimiter
@@ -53,9 +53,9 @@ class Intake:
                 await self._take((image,), sink)
             return
         source = iter(_many(images))
-        while chunk := tuple(itertools.islice(source, _CHUNK)):
-            await self._take(chunk, sink)
-            await asyncio.sleep(0)
+        more = True
+        while more:
+            more = await self._take_chunk(source, _CHUNK, sink)
 
     async def feed_stream(self, images: Images, sink: StreamingSink) -> None:
         """Takes in as much as the consumer has room for, then more. Never raises: the sink is told how it ended."""
@@ -101,34 +101,53 @@ class Intake:
 
     async def _feed_sync(self, images: Iterable[object], sink: StreamingSink) -> None:
         source = iter(_many(images))
-        while True:
+        more = True
+        while more:
             await sink.wait_room()
-            chunk = tuple(itertools.islice(source, min(_CHUNK, sink.room)))
-            if not chunk:
-                return
-            await self._take(chunk, sink)
-            await asyncio.sleep(0)
+            more = await self._take_chunk(source, min(_CHUNK, sink.room), sink)
+
+    async def _take_chunk(self, source: Iterator[object], count: int, sink: IndexedSink) -> bool:
+        """False at the end of the source. What it raises is raised after what it gave before was taken in."""
+        chunk: list[object] = []
+        failure: Exception | None = None
+        try:
+            for image in itertools.islice(source, count):
+                chunk.append(image)
+        except Exception as error:  # noqa: BLE001 - raised below
+            failure = error
+        await self._take(chunk, sink)
+        if failure is not None:
+            raise failure
+        await asyncio.sleep(0)
+        return bool(chunk)
 
     async def _take(self, images: Iterable[object], sink: IndexedSink) -> None:
         accepted: list[Ticket] = []
         try:
             for image in images:
-                index = sink.expect()
                 try:
                     source = to_source(image)
                 except ClassificationError as error:
-                    sink.deliver(_rejected(error, index))
+                    sink.deliver(_rejected(error, sink.expect()))
                     continue
+                # Those before it must not wait with it.
+                if self._rate is not None and not self._rate.has_capacity():
+                    accepted = self._submit(accepted)
                 if self._rate is not None:
                     await self._rate.acquire()
                 if not self._engine.flow.limit.try_acquire(source.estimate_bytes):
-                    self._engine.submit(accepted)
-                    accepted = []
+                    accepted = self._submit(accepted)
                     await self._engine.flow.limit.acquire(source.estimate_bytes)
-                accepted.append(self._ticket(source, index, sink))
+                # Expected only now: an image that is not let in has no result that the sink could wait for.
+                accepted.append(self._ticket(source, sink.expect(), sink))
         finally:
-            if accepted:
-                self._engine.submit(accepted)
+            self._submit(accepted)
+
+    def _submit(self, accepted: list[Ticket]) -> list[Ticket]:
+        """Hands them over, if there are any; returns an empty list for the next."""
+        if accepted:
+            self._engine.submit(accepted)
+        return []
 
     def _ticket(self, source: Source, index: int, sink: IndexedSink) -> Ticket:
         now = self._clock()
