@@ -77,7 +77,8 @@ class Job:
 
     Invariants: ``_open`` holds the images handed to the client and not yet settled, by their index;
     ``_taken`` their paths and those of records not yet written. Both are bounded by the client's limits
-    and `_UNWRITTEN_RECORDS`, however many files there are. The sink is used by one thread at a time.
+    and `_UNWRITTEN_RECORDS`, however many files there are. The sink is used by one thread at a time. ``_hurry``
+    is set while the writer has no reason to linger.
 
     Args:
         client: open, and used by nobody else: stopping the run closes it.
@@ -98,6 +99,8 @@ class Job:
     _open: dict[int, FileEntry] = field(default_factory=dict)
     _taken: set[str] = field(default_factory=set)
     _taken_count: int = 0
+    _hurry: anyio.Event = field(default_factory=anyio.Event)
+    _ended: bool = False
     _sink_thread: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
 
     async def run(self) -> None:
@@ -124,15 +127,17 @@ class Job:
 
     async def _classify(self) -> None:
         send, receive = anyio.create_memory_object_stream[Record](_UNWRITTEN_RECORDS)
-        ended = anyio.Event()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._drain_when_stopped)
             async with anyio.create_task_group() as writers:
-                writers.start_soon(self._write, receive, ended)
+                writers.start_soon(self._write, receive)
                 with send:
                     async for record in self._records():
                         await send.send(record)
-                ended.set()
+                        if send.statistics().current_buffer_used >= _UNWRITTEN_RECORDS // 2:
+                            self._hurry.set()
+                self._ended = True
+                self._hurry.set()
             tasks.cancel_scope.cancel()
         self.report.left_count += len(self._open)
 
@@ -176,13 +181,15 @@ class Job:
         self.report.skipped.update(pending.settled)
         return pending.entries
 
-    async def _write(self, records: MemoryObjectReceiveStream[Record], ended: anyio.Event) -> None:
+    async def _write(self, records: MemoryObjectReceiveStream[Record]) -> None:
         """Writes behind the results, in batches: a flush to the disk takes as long for one as for many."""
         with records:
             async for first in records:
                 with anyio.move_on_after(_WRITE_LINGER_S):
-                    await ended.wait()
+                    await self._hurry.wait()
                 batch = [first, *_waiting(records)]
+                if not self._ended:
+                    self._hurry = anyio.Event()
                 await self._in_sink_thread(partial(self.sink.write, batch))
                 self._taken.difference_update(record.entry.path for record in batch)
 

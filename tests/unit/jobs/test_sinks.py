@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,25 @@ def test_parquet_has_the_scores_and_no_spool_is_left(tmp_path: Path) -> None:
     assert (first["top"], first["top_weight"], first["pcsam"]) == ("UnknownCSAM-Ducks", 0.75, None)
     assert (second["path"], second["error_code"], second["scores"]) == (r"/\xff", "UNAVAILABLE", [])
     assert sorted(file.name for file in tmp_path.iterdir()) == ["out.parquet", "out.parquet.ledger"]
+
+
+def test_a_full_disk_leaves_no_row_without_its_line(tmp_path: Path) -> None:
+    output = str(tmp_path / "out.jsonl")
+    sink = opened(output)
+    sink.write([record(f"/{number}") for number in range(500)])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (os.path.getsize(output) + 100, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large"):
+            sink.write([record("/a")])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    sink.close(complete=False)
+    sink = opened(output)
+    assert sink.pending(entries("/a", "/0")).entries == entries("/a")
+    sink.write([record("/a")])
+    sink.close()
+    assert len(rows(output)) == 501
 
 
 def test_an_output_is_never_overwritten_by_accident(output: str) -> None:
