@@ -67,12 +67,16 @@ class Engine:
         return self._root is not None and not self._closed
 
     async def start(self) -> None:
-        """Starts the root task and returns once it runs."""
-        started = asyncio.Event()
+        """Starts the root task and returns once it runs. Cancelling ends it again."""
+        started: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._root = asyncio.create_task(self._run(started), name="athena_async engine")
-        waiter = asyncio.create_task(started.wait())
-        await asyncio.wait({self._root, waiter}, return_when=asyncio.FIRST_COMPLETED)
-        waiter.cancel()
+        try:
+            await asyncio.wait({self._root, started}, return_when=asyncio.FIRST_COMPLETED)
+        except asyncio.CancelledError:
+            self._root.cancel()
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait({self._root})
+            raise
         if self._root.done():
             self._root.result()
 
@@ -151,7 +155,7 @@ class Engine:
                 message = "the client was closed before it was sent"
                 ticket.sink.deliver(ticket.result(Outcome.FAILED, self._clock(), ErrorCode.CLOSED, message))
 
-    async def _run(self, started: asyncio.Event) -> None:
+    async def _run(self, started: asyncio.Future[None]) -> None:
         try:
             async with self.workers, anyio.create_task_group() as tasks:
                 self._tasks = tasks
@@ -163,7 +167,7 @@ class Engine:
                 tasks.start_soon(self._follow, self._credentials.wait_changed, "credentials changed")
                 if self._watch_files is not None:
                     tasks.start_soon(self._follow, self._watch_files, "certificate changed")
-                started.set()
+                started.set_result(None)
                 await self._stop.wait()
                 self.flow.fleet.close()
                 tasks.cancel_scope.cancel()
