@@ -73,7 +73,7 @@ class Stop:
 
 @dataclass(slots=True)
 class Job:
-    """One run; made for one call of `run`.
+    """One run; made in a running event loop, for one call of `run`.
 
     Invariants: ``_open`` holds the images handed to the client and not yet settled, by their index;
     ``_taken`` their paths and those of records not yet written. Both are bounded by the client's limits
@@ -92,8 +92,8 @@ class Job:
     client: StreamingClient
     source: FileSource
     sink: Sink
-    report: Report
-    stop: Stop
+    report: Report = field(default_factory=lambda: Report(anyio.current_time()))
+    stop: Stop = field(default_factory=Stop)
     limits: RunLimits = field(default_factory=RunLimits)
     left_out: frozenset[str] = frozenset()
     _open: dict[int, FileEntry] = field(default_factory=dict)

@@ -18,6 +18,7 @@ from athena_async.jobs.records import Record, as_line, line_key
 from athena_async.jobs.sources import CHUNK_FILES, FileEntry
 
 PARQUET_SUFFIX = ".parquet"
+_RETRY_FAILED = RetryChoice()
 
 IsCurrent = Callable[[Sequence[tuple[str, int]]], list[bool]]
 """For lines named by path and run: whether each is still the one that counts."""
@@ -170,13 +171,20 @@ class FileSink:
             os.unlink(self._lines_path)
 
 
-def open_output(output: str, *, resume: bool, overwrite: bool, choice: RetryChoice) -> FileSink:
+def open_output(
+    output: str | os.PathLike[str],
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    choice: RetryChoice = _RETRY_FAILED,
+) -> FileSink:
     """Opens an output file of either kind by its suffix.
 
     Args:
         output: path of the file, ``.parquet`` or anything else for lines of JSON.
         resume: continue what the ledger beside it has; a first run where there is none.
         overwrite: start over in place of an earlier output.
+        choice: which files of earlier runs are classified again.
 
     Raises:
         ConfigError: the output exists, and neither was asked for.
