@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import grpc
+from grpc._cython import cygrpc
 
 from athena_async import wire
 from athena_async._version import __version__
@@ -38,9 +39,10 @@ _CODES = {
     grpc.StatusCode.ABORTED: ErrorCode.UNAVAILABLE,
 }
 
-# grpc.aio reports this when a write fails before the server's status has been read.
+# What grpc.aio puts in place of the server's status when a write fails: https://github.com/grpc/grpc/issues/36066
 _MASKED_STATUS = "Internal error from Core"
-_STATUS_SETTLE_S = 0.05
+# How long to wait for the server's status after a failed write; Core need not deliver one.
+_STATUS_PATIENCE_S = 0.5
 _TOO_LARGE = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
 
 
@@ -50,7 +52,8 @@ class CallFailed(Exception):
     Attributes:
         code: the status as one of our codes; INTERNAL where it has none of its own.
         message: the server's words, or gRPC's.
-        pushback_s: how long the server asks to wait (``grpc-retry-pushback-ms``), or None.
+        pushback_s: how long the server asks to wait (``grpc-retry-pushback-ms``), or None; negative where it
+            asks not to try again.
     """
 
     def __init__(self, code: ErrorCode, message: str, pushback_s: float | None = None) -> None:
@@ -163,10 +166,12 @@ class GrpcTransport:
         return _GrpcStreamCall(self._classify(metadata=CLIENT_METADATA + metadata))
 
     async def classify_single(self, data: bytes, *, timeout_s: float, metadata: Metadata) -> bytes:
-        return await _unary(self._classify_single(data, timeout=timeout_s, metadata=CLIENT_METADATA + metadata))
+        every_pair = CLIENT_METADATA + metadata
+        return await _unary(lambda: self._classify_single(data, timeout=timeout_s, metadata=every_pair))
 
     async def list_deployments(self, *, timeout_s: float, metadata: Metadata) -> bytes:
-        return await _unary(self._list_deployments(b"", timeout=timeout_s, metadata=CLIENT_METADATA + metadata))
+        every_pair = CLIENT_METADATA + metadata
+        return await _unary(lambda: self._list_deployments(b"", timeout=timeout_s, metadata=every_pair))
 
     async def wait_going_away(self) -> None:
         while (state := self._channel.get_state()) is not grpc.ChannelConnectivity.READY:
@@ -186,7 +191,7 @@ class _GrpcStreamCall:
         await self._guard(self._call.wait_for_connection())
 
     async def write(self, data: bytes) -> None:
-        await self._guard(self._call.write(data))
+        await self._guard(self._send(data))
 
     async def read(self) -> bytes | None:
         message = await self._guard(self._call.read())
@@ -199,53 +204,85 @@ class _GrpcStreamCall:
         self._cancelled = True
         self._call.cancel()
 
+    async def _send(self, data: bytes) -> None:
+        """As the call's own ``write``, but leaves the server's status alone when it fails."""
+        await self._call.wait_for_connection()
+        send = getattr(getattr(self._call, "_cython_call", None), "send_serialized_message", None)
+        if send is None or self._call.done():
+            await self._call.write(data)
+            return
+        try:
+            await send(data)
+        except asyncio.CancelledError:
+            self._call.cancel()
+            raise
+        except cygrpc.InternalError:
+            raise await self._failed_write() from None
+
     async def _guard(self, operation: Awaitable[T]) -> T:
         try:
             return await operation
         except grpc.aio.AioRpcError as error:
-            raise await self._settled_failure(error) from None
+            raise await self._status_failure() if error.details() == _MASKED_STATUS else call_failed(error) from None
         except asyncio.InvalidStateError:
             raise await self._status_failure() from None
         except asyncio.CancelledError:
             # grpc.aio raises this for a call that was cancelled on our side, task or not.
-            task = asyncio.current_task()
-            if self._cancelled and not (task is not None and task.cancelling()):
-                raise CallFailed(ErrorCode.UNAVAILABLE, "the call was ended on this side") from None
+            if self._cancelled and not _task_is_cancelled():
+                raise _ended_here() from None
             raise
 
-    async def _settled_failure(self, error: grpc.aio.AioRpcError) -> CallFailed:
-        """A failed write masks the server's status for a moment: look again before believing it."""
-        if error.details() != _MASKED_STATUS:
-            return call_failed(error)
-        await asyncio.sleep(_STATUS_SETTLE_S)
-        return await self._status_failure()
+    async def _failed_write(self) -> CallFailed:
+        try:
+            async with asyncio.timeout(_STATUS_PATIENCE_S):
+                return await self._status_failure()
+        except TimeoutError:
+            self.cancel()
+            return CallFailed(ErrorCode.UNAVAILABLE, "the connection was lost while writing")
 
     async def _status_failure(self) -> CallFailed:
+        if self._cancelled:
+            return _ended_here()
         code, details = await self._call.code(), await self._call.details()
         if details == _MASKED_STATUS or code is grpc.StatusCode.OK:
             return CallFailed(ErrorCode.UNAVAILABLE, "the connection was lost while writing")
-        return CallFailed(_CODES.get(code, ErrorCode.INTERNAL), details or code.name)
+        pushback_s = _pushback_s(await self._call.trailing_metadata())
+        return CallFailed(_CODES.get(code, ErrorCode.INTERNAL), details or code.name, pushback_s)
 
 
-async def _unary(call: grpc.aio.UnaryUnaryCall[bytes, bytes]) -> bytes:
+async def _unary(start: Callable[[], grpc.aio.UnaryUnaryCall[bytes, bytes]]) -> bytes:
     try:
-        response: bytes = await call
+        response: bytes = await start()
     except grpc.aio.AioRpcError as error:
         raise call_failed(error) from None
+    except grpc.aio.UsageError:
+        raise CallFailed(ErrorCode.UNAVAILABLE, "the channel was closed on this side") from None
+    except asyncio.CancelledError:
+        # grpc.aio raises this for calls of a channel that is closed, though nobody cancelled the task.
+        if _task_is_cancelled():
+            raise
+        raise CallFailed(ErrorCode.UNAVAILABLE, "the channel was closed on this side") from None
     return response
+
+
+def _ended_here() -> CallFailed:
+    return CallFailed(ErrorCode.UNAVAILABLE, "the call was ended on this side")
+
+
+def _task_is_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 def call_failed(error: grpc.aio.AioRpcError) -> CallFailed:
     """Maps a gRPC error, without its debug string: that may quote metadata."""
     code = _CODES.get(error.code(), ErrorCode.INTERNAL)
-    return CallFailed(code, error.details() or error.code().name, _pushback_s(error))
+    return CallFailed(code, error.details() or error.code().name, _pushback_s(error.trailing_metadata()))
 
 
-def _pushback_s(error: grpc.aio.AioRpcError) -> float | None:
-    for key, value in error.trailing_metadata() or ():
+def _pushback_s(metadata: Iterable[tuple[str, str | bytes]] | None) -> float | None:
+    """gRPC hands on a value that is no number as a negative one."""
+    for key, value in metadata or ():
         if key == "grpc-retry-pushback-ms":
-            try:
-                return max(0.0, int(value) / 1000)
-            except ValueError:
-                return None
+            return int(value) / 1000
     return None

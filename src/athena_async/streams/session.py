@@ -355,7 +355,7 @@ class Session:
     def _next_backoff_s(self, failure: CallFailed) -> float:
         if failure.code is ErrorCode.UNAUTHENTICATED and not self._auth_retried:
             return 0.0
-        delay_s = self._settings.backoff.delay_s(self._failures, self._rng, failure.pushback_s or 0.0)
+        delay_s = self._settings.backoff.delay_s(self._failures, self._rng, max(0.0, failure.pushback_s or 0.0))
         self._failures += 1
         return delay_s
 
