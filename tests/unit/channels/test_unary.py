@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from athena_async import wire
+from athena_async._proto.athena import models_pb2
+from athena_async.channels.channel import Access, CallFailed, Metadata
+from athena_async.channels.unary import UnaryCalls
+from athena_async.errors import CredentialsError, ErrorCode
+from tests.unit.streams.fakes import ENDPOINT, FakeAccess, FakeTransport, good, settle
+
+pytestmark = pytest.mark.anyio
+
+FRAME = wire.frame_input("acme", "an-id", wire.Payload(b"pixels", wire.ImageFormat.RAW_UINT8_BGR))
+REFUSED = CallFailed(ErrorCode.UNAUTHENTICATED, "token expired")
+
+
+def single_answer() -> bytes:
+    message = models_pb2.ClassificationOutput(correlation_id="an-id")
+    message.classifications.add(label="UnknownCSAM-Ducks", weight=0.5)
+    return message.SerializeToString()
+
+
+def deployments(**backlogs: int) -> bytes:
+    rows = [models_pb2.Deployment(deployment_id=name, backlog=backlog) for name, backlog in backlogs.items()]
+    return models_pb2.ListDeploymentsResponse(deployments=rows).SerializeToString()
+
+
+def made(*answers: bytes | CallFailed, token: bool = True) -> tuple[UnaryCalls, FakeTransport, FakeAccess]:
+    transport = FakeTransport()
+    transport.unary_answers.extend(answers)
+    access = FakeAccess(transport, token=token)
+    return UnaryCalls(access.access()), transport, access
+
+
+async def code_of(unary: UnaryCalls) -> ErrorCode:
+    with pytest.raises(CallFailed) as caught:
+        await unary.classify_single(ENDPOINT, FRAME, 5.0)
+    return caught.value.code
+
+
+async def test_asks_and_reads_on_one_channel_per_endpoint() -> None:
+    unary, transport, access = made(single_answer(), deployments(one=3, two=0))
+    assert await unary.classify_single(ENDPOINT, FRAME, 5.0) == good("an-id")
+    assert models_pb2.ClassificationInput.FromString(transport.unary_requests[0]).data == b"pixels"
+    assert [(row.deployment_id, row.backlog) for row in await unary.list_deployments(ENDPOINT, 5.0)] == [
+        ("one", 3),
+        ("two", 0),
+    ]
+    assert access.connected == [ENDPOINT]
+
+
+async def test_a_refused_token_is_renewed_and_tried_once_more() -> None:
+    unary, _, access = made(REFUSED, single_answer())
+    assert await unary.classify_single(ENDPOINT, FRAME, 5.0) == good("an-id")
+    assert access.refused_tokens == [(("authorization", "Bearer 1"),)]
+    unary, transport, access = made(REFUSED, REFUSED, single_answer())
+    assert await code_of(unary) is ErrorCode.UNAUTHENTICATED
+    assert len(transport.unary_requests) == 2
+    unary, transport, _ = made(REFUSED, token=False)
+    assert await code_of(unary) is ErrorCode.UNAUTHENTICATED
+    assert len(transport.unary_requests) == 1, "without a token there is nothing to renew"
+
+
+async def test_other_failures_are_raised_at_once() -> None:
+    unary, transport, _ = made(CallFailed(ErrorCode.UNAVAILABLE, "down"))
+    assert await code_of(unary) is ErrorCode.UNAVAILABLE
+    assert len(transport.unary_requests) == 1
+
+
+@pytest.mark.parametrize(("retryable", "code"), [(True, ErrorCode.UNAVAILABLE), (False, ErrorCode.UNAUTHENTICATED)])
+async def test_credentials_that_cannot_be_had_fail_the_call(retryable: bool, code: ErrorCode) -> None:
+    unary, transport, access = made()
+    access.failure = CredentialsError("no token", retryable=retryable)
+    assert await code_of(unary) is code
+    assert transport.unary_requests == []
+
+
+@pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x0a\x05ab", b"\x0a\x02\xff\xfe"])
+async def test_bytes_that_are_no_answer_fail_the_call_and_are_not_quoted(data: bytes) -> None:
+    """Raised as they are, protobuf's errors would end the task that asks for the deployment's backlog."""
+    unary, _, _ = made(data, data)
+    with pytest.raises(CallFailed, match="bytes that are no answer") as caught:
+        await unary.list_deployments(ENDPOINT, 5.0)
+    assert caught.value.code is ErrorCode.INTERNAL
+    assert await code_of(unary) is ErrorCode.INTERNAL
+
+
+async def test_renewing_takes_a_new_channel() -> None:
+    unary, transport, access = made(single_answer(), single_answer())
+    await unary.classify_single(ENDPOINT, FRAME, 5.0)
+    await unary.renew()
+    assert transport.closed == 1
+    await unary.classify_single(ENDPOINT, FRAME, 5.0)
+    assert access.connected == [ENDPOINT] * 2
+
+
+async def test_after_closing_no_channel_is_opened() -> None:
+    """A retry may come after the client was closed; the channel that it opened would never be closed."""
+    unary, transport, access = made(single_answer(), single_answer())
+    await unary.classify_single(ENDPOINT, FRAME, 5.0)
+    await unary.aclose()
+    assert await code_of(unary) is ErrorCode.CLOSED
+    assert (access.connected, transport.closed) == ([ENDPOINT], 1)
+
+
+class SlowAccess:
+    """Connects when it is told to."""
+
+    def __init__(self) -> None:
+        self.gate = asyncio.Event()
+        self.made: list[FakeTransport] = []
+
+    def access(self) -> Access:
+        return Access(self._connect, self._authorize, lambda _metadata: None)
+
+    async def _connect(self, endpoint: str) -> FakeTransport:
+        await self.gate.wait()
+        transport = FakeTransport()
+        transport.unary_answers.extend([single_answer()] * 2)
+        self.made.append(transport)
+        return transport
+
+    async def _authorize(self) -> Metadata:
+        return ()
+
+
+async def test_two_first_calls_at_once_leave_one_channel() -> None:
+    access = SlowAccess()
+    unary = UnaryCalls(access.access())
+    asking = [asyncio.create_task(unary.classify_single(ENDPOINT, FRAME, 5.0)) for _ in range(2)]
+    await settle()
+    access.gate.set()
+    assert await asyncio.gather(*asking) == [good("an-id")] * 2
+    assert [transport.closed for transport in access.made] == [0, 1]
+    await unary.aclose()
+    assert [transport.closed for transport in access.made] == [1, 1]
+
+
+async def test_a_channel_that_comes_after_closing_is_closed() -> None:
+    access = SlowAccess()
+    unary = UnaryCalls(access.access())
+    asking = asyncio.create_task(unary.classify_single(ENDPOINT, FRAME, 5.0))
+    await settle()
+    await unary.aclose()
+    access.gate.set()
+    with pytest.raises(CallFailed):
+        await asking
+    assert [transport.closed for transport in access.made] == [1]
