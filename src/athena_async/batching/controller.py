@@ -32,7 +32,7 @@ _MARGIN: Final = 0.95
 """Part of the target that the estimated 95th percentile is kept under."""
 _AFTER_DECREASE: Final = 0.9
 """Part of that margin that a decrease aims at."""
-_REACHABLE: Final = 1.5
+_REACHABLE: Final = 2.0
 """A target below this multiple of what a lone small batch takes cannot be kept by reducing anything."""
 _BASELINE_WINDOW_S: Final = 10.0
 _STALE_S: Final = 10.0
@@ -91,7 +91,7 @@ class BatchController:
         self._tour = Tour()
         self._response = Response()
         self._tail = TailRatio()
-        self._guard = LatencyGuard(self._target_s)
+        self._guard = LatencyGuard()
         self._baseline = WindowMinimum(_BASELINE_WINDOW_S)
         self._transition = Transition(self._held)
         self._first_answer_at: float | None = None
@@ -162,7 +162,7 @@ class BatchController:
         weight, own_s = self._transition.own_latency(in_flight, latency_s, now)
         trial = self._trial
         if trial is not None:
-            trial.over += latency_s > self._target_s
+            trial.over += self._is_over(latency_s)
             if weight:
                 trial.rate.add(images, in_flight, own_s, weight)
             self._judge(trial, now)
@@ -244,7 +244,7 @@ class BatchController:
         rate = self._rate
         if rate.count >= _FEW_SAMPLES:
             self._tail.add(latency_s / rate.latency_s)
-        if self._is_slow(rate) or self._guard.exceeded(latency_s, now):
+        if self._is_slow(rate) or self._guard.exceeded(self._is_over(latency_s), now - latency_s, now):
             self._shrink(now)
             return
         if self._reduced_from is not None and rate.count >= _SOME_SAMPLES:
@@ -324,7 +324,7 @@ class BatchController:
         setting = neighbour(base, move, self._step(move), limit)
         if setting is None:
             return None
-        room = _MARGIN * self._target_s / (self._rate.recent_s * self._tail.value)
+        room = _MARGIN * self._reachable_s / (self._rate.recent_s * self._tail.value)
         if move.shrinks or self._response.growth(base, setting) <= room:
             return setting, False
         if move is Move.LARGER:  # a smaller step may still fit
@@ -333,9 +333,10 @@ class BatchController:
         return (setting, True) if self._counted >= self._risky_after else None
 
     def _step(self, move: Move) -> float:
-        if not self._tour.starting:
-            return _STEP
-        return _LEAP_STEP if move is Move.LARGER and self._response.is_flat_in_images else _START_STEP
+        leaps = move is Move.LARGER and self._response.is_flat_in_images
+        if self._tour.starting:
+            return _LEAP_STEP if leaps else _START_STEP
+        return _START_STEP if leaps else _STEP
 
     @property
     def _is_free(self) -> bool:
@@ -363,6 +364,9 @@ class BatchController:
             return False
         return over > 1.0 and over * self._target_s > self._reachable_s
 
+    def _is_over(self, latency_s: float) -> bool:
+        return latency_s > self._target_s and latency_s > self._reachable_s
+
     @property
     def _reachable_s(self) -> float:
         """The target, or more where even a lone small batch would take longer: then there is nothing to gain
@@ -372,7 +376,7 @@ class BatchController:
     def _shrink(self, now: float) -> None:
         self._learn_from_decrease()
         rate, base = self._rate, self._base
-        over = rate.recent_s * self._tail.value / (_MARGIN * self._target_s)
+        over = rate.recent_s * self._tail.value / (_MARGIN * self._reachable_s)
         scale = _AFTER_DECREASE / min(2.0, max(1.0, over))
         self._reduced_from = (base, rate.images_per_s)
         self._decrease(self._response.reduced(base, scale), "latency over target", now)

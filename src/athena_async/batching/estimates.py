@@ -122,12 +122,11 @@ class LatencyGuard:
         * Counts halve as they grow, so that old sins are forgotten.
     """
 
-    __slots__ = ("_incidents", "_last_at", "_over", "_seen", "_target_s")
+    __slots__ = ("_incidents", "_last_at", "_over", "_seen")
 
     _FULL: Final = 100
 
-    def __init__(self, target_s: float) -> None:
-        self._target_s = target_s
+    def __init__(self) -> None:
         self._last_at = -math.inf
         self.reset()
 
@@ -137,15 +136,15 @@ class LatencyGuard:
     def reset(self) -> None:
         self._seen = self._over = self._incidents = 0.0
 
-    def exceeded(self, latency_s: float, now: float) -> bool:
-        """Takes a latency into account; returns whether the setting must be reduced."""
+    def exceeded(self, over: bool, sent_at: float, now: float) -> bool:
+        """Takes into account whether a batch was over the target; returns whether the setting must be reduced."""
         self._seen += 1.0
         if self._seen > self._FULL:
             self._seen, self._over, self._incidents = 0.5 * self._seen, 0.5 * self._over, 0.5 * self._incidents
-        if latency_s <= self._target_s:
+        if not over:
             return False
         self._over += 1.0
-        if now - latency_s >= self._last_at:
+        if sent_at >= self._last_at:
             self._incidents += 1.0
             self._last_at = now
         return self._incidents >= 2.0 and self._over > 0.05 * self._seen
