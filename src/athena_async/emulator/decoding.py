@@ -41,9 +41,9 @@ _PILLOW_FORMATS = {
     "SUN": frozenset({ImageFormat.SR, ImageFormat.RAS}),
     "TIFF": frozenset({ImageFormat.TIFF}),
 }
-# Pillow reads none of these; Radiance files go by both names.
-_OPENCV_FORMATS = {b"#?RADIANCE": frozenset({ImageFormat.HDR, ImageFormat.PIC})}
-_OPENCV_FORMATS[b"#?RGBE"] = _OPENCV_FORMATS[b"#?RADIANCE"]
+# What Pillow does not read, by how it begins; Radiance files go by two names.
+_RADIANCE = frozenset({ImageFormat.HDR, ImageFormat.PIC})
+_OPENCV_FORMATS = {b"#?RADIANCE": _RADIANCE, b"#?RGBE": _RADIANCE, b"PF\n": _NETPBM}
 
 
 class Refusal(Exception):
@@ -150,8 +150,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
     from PIL import Image
 
     if image.mode == "F":
-        levels = np.asarray(image)
-        return Image.fromarray(np.clip(levels * 255.0 + 0.5, 0, 255).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(np.rint(np.asarray(image)).clip(0, 255).astype(np.uint8)).convert("RGB")
     if image.mode.startswith("I"):
         return Image.fromarray((np.asarray(image, dtype=np.int64) >> 8).clip(0, 255).astype(np.uint8)).convert("RGB")
     return image.convert("RGB")

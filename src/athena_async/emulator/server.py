@@ -310,7 +310,7 @@ class Emulator:
             ]
         )
         server.add_generic_rpc_handlers((service.handlers(),))
-        _serve_health_and_reflection(server)
+        await _serve_health_and_reflection(server)
         address = f"{self.config.host}:{self._port}"
         if self._authority is None:
             self._port = server.add_insecure_port(address)
@@ -373,13 +373,14 @@ def _check_port_is_free(host: str, port: int) -> None:
             raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from None
 
 
-def _serve_health_and_reflection(server: grpc.aio.Server) -> None:
+async def _serve_health_and_reflection(server: grpc.aio.Server) -> None:
     try:
         from grpc_health.v1 import health, health_pb2, health_pb2_grpc
         from grpc_reflection.v1alpha import reflection, reflection_pb2
     except ImportError:
         raise MissingExtraError("the emulator", "emulator") from None
     servicer = health.aio.HealthServicer()
+    await servicer.set(wire.SERVICE, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
     pool = descriptor_pool.DescriptorPool()
     for module in (empty_pb2, models_pb2, athena_pb2, health_pb2, reflection_pb2):

@@ -74,11 +74,23 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.002)
 
 
+def bearer(token: str) -> tuple[tuple[str, str], ...]:
+    """Metadata with a token."""
+    return (("authorization", f"Bearer {token}"),)
+
+
 @pytest.fixture
 def lab() -> SimpleNamespace:
     """The helpers above, for tests that are imported apart from each other."""
     return SimpleNamespace(
-        item=item, request=request, read_ids=read_ids, status_of=status_of, until=until, connect=connect, m=models_pb2
+        item=item,
+        request=request,
+        bearer=bearer,
+        read_ids=read_ids,
+        status_of=status_of,
+        until=until,
+        connect=connect,
+        m=models_pb2,
     )
 
 
@@ -86,35 +98,14 @@ def lab() -> SimpleNamespace:
 async def connect(
     address: str,
     *,
-    token: str | None = None,
     credentials: grpc.ChannelCredentials | None = None,
     options: Iterable[tuple[str, Any]] = (),
 ) -> AsyncIterator[Any]:
     """A stub on a connection of its own."""
     arguments = [("grpc.use_local_subchannel_pool", 1), ("grpc.enable_retries", 0), *options]
     if credentials is not None:
-        if token is not None:
-            credentials = grpc.composite_channel_credentials(credentials, grpc.access_token_call_credentials(token))
         channel = grpc.aio.secure_channel(address, credentials, options=arguments)
     else:
-        interceptors = [_Bearer(token)] if token is not None else []
-        channel = grpc.aio.insecure_channel(address, options=arguments, interceptors=interceptors)
+        channel = grpc.aio.insecure_channel(address, options=arguments)
     async with channel:
         yield athena_pb2_grpc.ClassifierServiceStub(channel)  # type: ignore[no-untyped-call]
-
-
-class _Bearer(grpc.aio.UnaryUnaryClientInterceptor, grpc.aio.StreamStreamClientInterceptor):  # type: ignore[misc]
-    """Sends a token over plaintext, which gRPC's own credentials refuse to."""
-
-    def __init__(self, token: str) -> None:
-        self._token = token
-
-    def _with_token(self, details: grpc.aio.ClientCallDetails) -> grpc.aio.ClientCallDetails:
-        metadata = grpc.aio.Metadata(*(details.metadata or ()), ("authorization", f"Bearer {self._token}"))
-        return details._replace(metadata=metadata)
-
-    async def intercept_unary_unary(self, continuation: Any, details: Any, message: Any) -> Any:
-        return await continuation(self._with_token(details), message)
-
-    async def intercept_stream_stream(self, continuation: Any, details: Any, messages: Any) -> Any:
-        return await continuation(self._with_token(details), messages)

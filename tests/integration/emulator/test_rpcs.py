@@ -131,11 +131,12 @@ async def test_an_affiliate_that_is_not_permitted_is_an_output_error_of_a_single
 
 async def test_affiliates_are_permitted_by_client(lab: SimpleNamespace) -> None:
     affiliates = {"a": ("acme",), "b": ("other",)}
-    async with Emulator(api_keys=("a=ka", "b=kb"), affiliates=affiliates) as emulator:
+    keys = ("a=ka", "b=kb")
+    async with Emulator(api_keys=keys, affiliates=affiliates) as emulator, lab.connect(emulator.address) as stub:
         for token, good, bad in (("ka", "acme", "other"), ("kb", "other", "acme")):
-            async with lab.connect(emulator.address, token=token) as stub:
-                assert not (await stub.ClassifySingle(lab.item("x", affiliate=good))).HasField("error")
-                assert (await stub.ClassifySingle(lab.item("x", affiliate=bad))).HasField("error")
+            for name, refused in ((good, False), (bad, True)):
+                output = await stub.ClassifySingle(lab.item("x", affiliate=name), metadata=lab.bearer(token))
+                assert output.HasField("error") is refused
         assert [(r.client, r.affiliate) for r in emulator.audit if r.billed] == [("a", "acme"), ("b", "other")]
 
 
