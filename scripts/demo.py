@@ -34,7 +34,7 @@ def main() -> int:
     with emulator() as endpoint:
         console.print(f"emulator on {endpoint}; classifying what is in {os.path.relpath(folder)}")
         config = ClientConfig(endpoints=(endpoint,), tls=False, affiliate="demo")
-        run = ClassifyRun(config=config, source=source, sink=NoSink(), progress=console)
+        run = ClassifyRun(config=config, source=source, open_sink=NoSink, progress=console)
         finished = athena_async.run(run_classification(run))
     print_summary(console, finished.report, finished.sent_bytes)
     return verdict(console, finished)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from typing import Annotated
 
@@ -67,7 +68,7 @@ def run() -> int:
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 1
     except KeyboardInterrupt:
-        return SIGNALLED + 2
+        return SIGNALLED + signal.SIGINT
     except Exception as error:  # the last one who could tell the user
         if settings.debug:
             raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
+from athena_async.cli.exits import SIGNALLED
 from athena_async.cli.local import LOCAL
 from athena_async.cli.options import Connection, with_connection
 from athena_async.cli.run import ClassifyRun, Finished, run_classification
@@ -18,7 +20,7 @@ from athena_async.cli.summary import print_records, print_summary, stopped_line
 from athena_async.jobs.ledger import RetryChoice
 from athena_async.jobs.records import Record
 from athena_async.jobs.runner import RunLimits
-from athena_async.jobs.sinks import FileSink, NoSink, Sink, StreamSink, open_output, own_files
+from athena_async.jobs.sinks import NoSink, Sink, StreamSink, open_output, own_files
 from athena_async.jobs.sources import file_source
 
 _STANDARD_OUTPUT = "-"
@@ -136,38 +138,47 @@ def classify(
     source = file_source(paths, recursive=recursive, patterns=match)
     config = connection.client_config(**LOCAL) if emulator else connection.client_config()
     choice = RetryChoice(failed=retry_failed, unknown=retry_unknown)
-    sink = _open_sink(output, resume=resume, overwrite=overwrite, choice=choice)
+    few = FewRecords()
+    _check_output(output, resume=resume, overwrite=overwrite)
     run = ClassifyRun(
         config=config,
         emulator=emulator,
         source=source,
-        sink=sink,
+        open_sink=lambda: _open_sink(output, few, resume=resume, overwrite=overwrite, choice=choice),
         limits=RunLimits(refusals=refusals, drain_timeout_s=drain_timeout_s),
         left_out=own_files(os.path.abspath(output)) if output else frozenset(),
         progress=Console(stderr=True) if progress else None,
     )
-    finished = run_loop(run_classification(run))
-    _tell(finished, sink, output)
+    try:
+        finished = run_loop(run_classification(run))
+    except BrokenPipeError:  # whoever read our lines has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise typer.Exit(SIGNALLED + signal.SIGPIPE) from None
+    _tell(finished, few.records, output)
     raise typer.Exit(finished.exit_code)
 
 
-def _open_sink(output: str | None, *, resume: bool, overwrite: bool, choice: RetryChoice) -> Sink:
-    if output is None or output == _STANDARD_OUTPUT:
-        for flag, given in (("--resume", resume), ("--overwrite", overwrite)):
-            if given:
-                raise typer.BadParameter(f"{flag} needs --output with a file")
-        return FewRecords() if output is None else StreamSink(sys.stdout.buffer)
+def _check_output(output: str | None, *, resume: bool, overwrite: bool) -> None:
     if resume and overwrite:
         raise typer.BadParameter("--resume and --overwrite exclude each other")
+    if output in (None, _STANDARD_OUTPUT) and (resume or overwrite):
+        raise typer.BadParameter(f"{'--resume' if resume else '--overwrite'} needs --output with a file")
+
+
+def _open_sink(output: str | None, few: FewRecords, *, resume: bool, overwrite: bool, choice: RetryChoice) -> Sink:
+    if output is None:
+        return few
+    if output == _STANDARD_OUTPUT:
+        return StreamSink(sys.stdout.buffer)
     return open_output(output, resume=resume, overwrite=overwrite, choice=choice)
 
 
-def _tell(finished: Finished, sink: Sink, output: str | None) -> None:
+def _tell(finished: Finished, records: Sequence[Record], output: str | None) -> None:
     """Results and summary; on stderr where lines stand on standard output."""
     console = Console(stderr=output == _STANDARD_OUTPUT)
-    if isinstance(sink, FewRecords) and sink.records:
-        print_records(console, sink.records)
+    if records:
+        print_records(console, records)
     print_summary(console, finished.report, finished.sent_bytes)
-    stopped = stopped_line(finished.report, finished.total_count, can_resume=isinstance(sink, FileSink))
+    stopped = stopped_line(finished.report, finished.total_count, can_resume=output not in (None, _STANDARD_OUTPUT))
     if stopped is not None:
         sys.stderr.write(f"athena-async: {stopped}\n")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import sqlite3
 from enum import IntEnum
 
-from athena_async.errors import AthenaError, ConfigError, MissingExtraError
+from athena_async.cli.text import printable
+from athena_async.errors import AthenaError, ConfigError, CredentialsError, MissingExtraError, RpcError
 from athena_async.jobs.ledger import LedgerError
 
 EXTRAS = {
     "cli": ("typer", "rich"),
     "opencv": ("cv2", "numpy"),
+    "numpy": ("numpy",),
     "brotli": ("brotli",),
     "oauth": ("httpx2", "stamina"),
     "metrics": ("prometheus_client",),
@@ -30,7 +32,7 @@ class Exit(IntEnum):
     USAGE = 2
     """The command line, the configuration or the installation is wrong."""
     SERVICE = 3
-    """The service could not be reached, or refuses the access."""
+    """The service is out of reach or refuses access, from the start or in the middle of a run."""
     STOPPED = 4
     """The command could not do its work here: output not writable, or a fault of this program."""
 
@@ -51,6 +53,8 @@ def exit_for(error: BaseException) -> Exit:
 
 def explain(error: BaseException) -> str:
     """One line for people; tells of ``--debug`` where only a traceback would help."""
+    if isinstance(error, RpcError | CredentialsError):
+        return _one_line(f"{error} (athena-async doctor looks closer)")
     if isinstance(error, AthenaError):
         return _one_line(str(error))
     if missing := _missing_dependency(error):
@@ -73,4 +77,4 @@ def _extra_with(module: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return printable(" ".join(text.split()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -14,11 +14,15 @@ from rich.text import Text
 
 from athena_async.cli.exits import SIGNALLED, Exit
 from athena_async.cli.progress import Counted, show_progress
+from athena_async.client import AthenaClient
 from athena_async.config import ClientConfig
+from athena_async.errors import ErrorCode, RpcError
 from athena_async.jobs.report import Report
-from athena_async.jobs.runner import Job, RunLimits, Stop
+from athena_async.jobs.runner import Job, RunLimits, Stop, first_error
 from athena_async.jobs.sinks import Sink
 from athena_async.jobs.sources import FileSource
+
+_OUT_OF_REACH = frozenset({ErrorCode.UNAVAILABLE, ErrorCode.DEADLINE_EXCEEDED, ErrorCode.UNAUTHENTICATED})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -29,7 +33,7 @@ class ClassifyRun:
         config: of the client; with ``emulator`` its endpoint is replaced.
         emulator: start a local emulator and classify there.
         source: the files.
-        sink: where records go; closed at the end.
+        open_sink: makes the place where records go, once the service has answered; closed at the end.
         limits: when the run ends early.
         left_out: absolute paths never classified.
         progress: where progress and notices go; None shows none.
@@ -37,7 +41,7 @@ class ClassifyRun:
 
     config: ClientConfig
     source: FileSource
-    sink: Sink
+    open_sink: Callable[[], Sink]
     emulator: bool = False
     limits: RunLimits = field(default_factory=RunLimits)
     left_out: frozenset[str] = frozenset()
@@ -64,7 +68,7 @@ class Finished:
     def exit_code(self) -> int:
         if self.signal_number is not None:
             return SIGNALLED + self.signal_number
-        if self.report.is_refused:
+        if self.report.is_refused or self.report.stopped is not None:
             return Exit.SERVICE
         return Exit.OK if self.report.is_complete else Exit.INCOMPLETE
 
@@ -72,24 +76,43 @@ class Finished:
 async def run_classification(run: ClassifyRun) -> Finished:
     """Runs to the end of the files, or until SIGINT or SIGTERM, which drain first; the second one does not.
 
-    Raises:
-        AthenaError, OSError: what prevents the run as a whole; see `athena_async.jobs.runner.Job.run`.
-    """
-    from athena_async.client import AthenaClient
+    The service is asked for its deployments before anything else: where it is out of reach, that is told at once and
+    not at the deadline of the first image.
 
+    Raises:
+        RpcError: no endpoint is in reach, or the token is refused.
+        AthenaError, OSError: what else prevents the run as a whole; see `athena_async.jobs.runner.Job.run`.
+    """
     finished = Finished(Report(started_s=anyio.current_time()))
     async with _service(run) as config, AthenaClient(config) as client:
+        await _check_reach(client)
         finished.report.started_s = anyio.current_time()
-        stop = Stop()
-        job = Job(client, run.source, run.sink, finished.report, stop, run.limits, run.left_out)
+        sink = run.open_sink()
+        job = Job(client, run.source, sink, finished.report, limits=run.limits, left_out=run.left_out)
+        await _watched(run, job, finished)
+        finished.sent_bytes = client.stats().sent_bytes
+    return finished
+
+
+async def _watched(run: ClassifyRun, job: Job, finished: Finished) -> None:
+    """The job, with an ear for signals and progress on show."""
+    try:
         async with anyio.create_task_group() as watchers:
-            watchers.start_soon(_obey_signals, run, stop, finished, watchers.cancel_scope)
+            watchers.start_soon(_obey_signals, run, job.stop, finished, watchers.cancel_scope)
             if run.progress is not None:
                 watchers.start_soon(_show, run, finished)
             await job.run()
             watchers.cancel_scope.cancel()
-        finished.sent_bytes = client.stats().sent_bytes
-    return finished
+    except BaseExceptionGroup as group:
+        raise first_error(group) from None
+
+
+async def _check_reach(client: AthenaClient) -> None:
+    try:
+        await client.list_deployments()
+    except RpcError as error:
+        if error.code in _OUT_OF_REACH:
+            raise
 
 
 @asynccontextmanager

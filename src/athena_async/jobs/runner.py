@@ -118,7 +118,7 @@ class Job:
             await self._classify()
             completed = True
         except BaseExceptionGroup as group:
-            raise _first(group) from None
+            raise first_error(group) from None
         finally:
             with anyio.CancelScope(shield=True):
                 await self._in_sink_thread(partial(self.sink.close, complete=completed))
@@ -213,7 +213,7 @@ def _waiting(records: MemoryObjectReceiveStream[Record]) -> list[Record]:
     return waiting
 
 
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
     """The error that ended everything else, out of the groups around it."""
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):

@@ -128,32 +128,52 @@ def test_a_second_signal_ends_at_once(tmp_path: Path, slow_endpoint: str) -> Non
     assert process.returncode == 143
 
 
-def test_an_unreachable_service_is_one_line_and_exit_3(tmp_path: Path) -> None:
+def test_an_unreachable_service_is_told_at_once_and_leaves_no_output(tmp_path: Path) -> None:
     make_photos(tmp_path / "photos", 3)
-    ended = athena(
-        "classify", tmp_path / "photos", "--endpoint", "127.0.0.1:1", "--no-tls", "--stop-after", "1",
-        "--drain-timeout", "0", ATHENA_TIMEOUT_S="2",
-    )  # fmt: skip
+    output = tmp_path / "out.jsonl"
+    ended = athena("classify", tmp_path / "photos", "-o", output, "--endpoint", "127.0.0.1:1", "--no-tls")
     assert ended.returncode == 3
-    assert "Traceback" not in ended.stderr
+    assert ended.stderr.startswith("athena-async: UNAVAILABLE")
+    assert len(ended.stderr.splitlines()) == 1
+    assert not output.exists()
 
 
-def test_a_refused_token_stops_the_run_and_is_exit_3(tmp_path: Path) -> None:
-    make_photos(tmp_path / "photos", 300)
+def test_a_refused_token_is_told_at_once_and_never_shown(tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", 3)
     with emulator("--api-key", "right") as address:
         ended = athena(
-            "classify", tmp_path / "photos", "-o", tmp_path / "out.jsonl", "--endpoint", address, "--no-tls",
-            "--stop-after", "5", ATHENA_API_KEY="wrong-canary", ATHENA_TIMEOUT_S="5",
-        )  # fmt: skip
-        assert ended.returncode == 3
-        assert "UNAUTHENTICATED" in ended.stdout
-        assert "canary" not in ended.stdout + ended.stderr
-        mended = athena(
-            "classify", tmp_path / "photos", "-o", tmp_path / "out.jsonl", "--endpoint", address, "--no-tls",
-            "--resume", ATHENA_API_KEY="right",
-        )  # fmt: skip
-    assert mended.returncode == 0
-    assert len(read_lines(tmp_path / "out.jsonl")) == 300
+            "classify", tmp_path / "photos", "--endpoint", address, "--no-tls", ATHENA_API_KEY="wrong-canary"
+        )
+    assert ended.returncode == 3
+    assert "UNAUTHENTICATED" in ended.stderr
+    assert "canary" not in ended.stdout + ended.stderr
+
+
+def test_a_service_that_refuses_every_image_stops_the_run_which_goes_on_later(tmp_path: Path) -> None:
+    make_photos(tmp_path / "photos", 300)
+    output = tmp_path / "out.jsonl"
+    command = ("classify", tmp_path / "photos", "-o", output, "--no-tls", "--affiliate", "acme")
+    with emulator("--affiliate", "other") as address:
+        ended = athena(*command, "--endpoint", address, "--stop-after", "5")
+    assert ended.returncode == 3
+    assert "AFFILIATE_NOT_PERMITTED" in ended.stdout
+    assert "stopped (the last " in ended.stderr
+    with emulator("--affiliate", "acme") as address:
+        assert athena(*command, "--endpoint", address, "--resume").returncode == 0
+    lines = read_lines(output)
+    assert len({line["path"] for line in lines}) == len(lines) == 300
+    assert {line["outcome"] for line in lines} == {"CLASSIFIED"}
+
+
+def test_a_reader_that_has_seen_enough_ends_it_quietly(tmp_path: Path, endpoint: str) -> None:
+    make_photos(tmp_path / "photos", 3)
+    with start("classify", tmp_path / "photos", "-o", "-", "--endpoint", endpoint, "--no-tls") as process:
+        assert process.stdout is not None
+        process.stdout.close()
+        assert process.stderr is not None
+        complaints = process.stderr.read()
+    assert process.returncode == 141
+    assert complaints == ""
 
 
 @pytest.mark.parametrize("debug", [True, False])

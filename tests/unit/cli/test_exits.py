@@ -15,7 +15,11 @@ from athena_async.jobs.ledger import LedgerError
         (ConfigError("tls", 3, "True or False"), 2, "tls is 3, but must be True or False"),
         (MissingExtraError("Parquet output", "parquet"), 2, "pip install 'athena-async[parquet]'"),
         (ModuleNotFoundError("no", name="grpc_health.v1"), 2, "pip install 'athena-async[emulator]'"),
-        (RpcError(ErrorCode.UNAVAILABLE, "connection\nrefused"), 3, "UNAVAILABLE: connection refused"),
+        (
+            RpcError(ErrorCode.UNAVAILABLE, "connection\nrefused"),
+            3,
+            "UNAVAILABLE: connection refused (athena-async doctor looks closer)",
+        ),
         (CredentialsError("token endpoint is away"), 3, "token endpoint is away"),
         (LedgerError("in use"), 4, "in use"),
         (OSError(28, "No space left on device"), 4, "No space left on device"),
