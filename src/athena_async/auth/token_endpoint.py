@@ -137,7 +137,7 @@ async def _attempt(client: httpx2.AsyncClient, config: OAuthConfig) -> Grant:
     except TimeoutError:
         problem = f"no answer within {config.timeout_s:g} s"
     except httpx2.ConnectError as error:
-        problem = str(error) or "ConnectError"  # of the operating system or of TLS; other errors may repeat what was received
+        problem = str(error) or "ConnectError"  # of the system or TLS; other errors may repeat the answer
     except (httpx2.HTTPError, httpx2.InvalidURL, ValueError) as error:
         problem = type(error).__name__
     host = urlsplit(config.auth_url).hostname or ""
