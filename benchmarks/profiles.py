@@ -14,8 +14,8 @@ from dataclasses import dataclass, fields
 import grpc
 
 from athena_async import wire
+from athena_async.emulator.sink import answer_request, answer_single
 from benchmarks import children
-from benchmarks.sink import answer, answer_single, scan_ids
 
 _TIMER_S = 0.01
 """How late a timer may fire for the next request to be taken as begun when it should have."""
@@ -103,9 +103,10 @@ class Model:
 
     async def _answer(self, waiting: asyncio.Queue[bytes], context: grpc.aio.ServicerContext[bytes, bytes]) -> None:
         while request := await waiting.get():
-            if inputs := sum(1 for _ in scan_ids(request)):
+            response, inputs = answer_request(request)
+            if inputs:
                 await self.work(inputs)
-                await context.write(answer(request))
+                await context.write(response)
 
     async def classify_single(self, request: bytes, _context: object) -> bytes:
         """The handler of ClassifySingle."""

@@ -41,6 +41,8 @@ class Log:
     answered: list[tuple[float, int, float]] = field(default_factory=list)
     ejections: list[tuple[float, str]] = field(default_factory=list)
     returns: list[tuple[float, str]] = field(default_factory=list)
+    slowest_s: float = 0.0
+    failed: int = 0
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, BatchAnswered):
@@ -83,7 +85,7 @@ async def _measure(report: Report, balancer: Balancer, phases: Phases) -> None:
             batching=BatchingConfig(target_latency_s=0.3),
         )
         client = await stack.enter_async_context(AthenaClient(config, observers=[log]))
-        load = asyncio.ensure_future(_load(client))
+        load = asyncio.ensure_future(_load(client, log))
         await asyncio.sleep(phases.healthy_s)
         faulty_at_s = asyncio.get_running_loop().time()
         servers[0].send(factor=SLOW_FACTOR)
@@ -100,10 +102,11 @@ async def _measure(report: Report, balancer: Balancer, phases: Phases) -> None:
     report.series["S7"][balancer] = _series(log, faulty_at_s - phases.healthy_s, faulty_at_s, returned_at_s)
 
 
-async def _load(client: AthenaClient) -> None:
+async def _load(client: AthenaClient, log: Log) -> None:
     """As many images as the client takes."""
-    async for _ in client.stream(itertools.cycle(ours.hash_only(inputs.digests(1000)))):
-        pass
+    async for result in client.stream(itertools.cycle(ours.hash_only(inputs.digests(1000)))):
+        log.slowest_s = max(log.slowest_s, result.latency_s)
+        log.failed += not result.ok
 
 
 def _rows(log: Log, balancer: str, phases: Phases, faulty_at_s: float, returned_at_s: float) -> list[Row]:
@@ -113,6 +116,7 @@ def _rows(log: Log, balancer: str, phases: Phases, faulty_at_s: float, returned_
     after_s = min([*ejected[1:2], faulty_at_s + phases.faulty_s / 2])
     faulty, p99_s = log.rate(faulty_at_s, returned_at_s), log.p99_s(after_s, returned_at_s)
     back_s = log.full_rate_after(returned_at_s, end_s, FULL_RATE * healthy)
+    ejections = ", ".join(f"{at_s - faulty_at_s:.1f} s" for at_s in ejected)
     what = f"4 endpoints, {balancer}"
     return [
         Row(
@@ -121,7 +125,7 @@ def _rows(log: Log, balancer: str, phases: Phases, faulty_at_s: float, returned_
             "images/s",
             {OURS: Figure((faulty,)), "healthy": Figure((healthy,))},
             [Target(">= 0.8x the two healthy ones' share", faulty / (healthy / 2), 0.8)],
-            f"{len(ejected)} ejections",
+            f"ejected after: {ejections or 'never'}; slowest image {log.slowest_s:.1f} s, {log.failed} not classified",
         ),
         Row(
             "S7",

@@ -49,4 +49,4 @@ def test_a_keep_alive_has_no_answer() -> None:
 def test_a_single_input_is_answered() -> None:
     frame = wire.frame_input("affiliate", "one", wire.Payload(b"x" * 2000, wire.ImageFormat.RAW_UINT8_BGR))
     answer = wire.read_single(sink.answer_single(wire.single_request(frame)))
-    assert (answer.correlation_id, len(answer.classifications)) == ("one", 8)
+    assert answer.correlation_id == "one"
