@@ -32,6 +32,20 @@ ROOT = Path(__file__).resolve().parents[1]
 TOOLS = Path(sys.executable).parent
 EXAMPLE_ADDRESS = "127.0.0.1:50051"
 
+# How a program calls a function that is shown alone.
+CALLER = """
+from pathlib import Path
+from athena_async import AthenaClient, run
+
+{function}
+
+async def call():
+    async with AthenaClient.from_env() as client:
+        await {name}(client, sorted(map(str, Path("photos").iterdir())))
+
+run(call())
+"""
+
 
 class Block(NamedTuple):
     language: str
@@ -42,6 +56,11 @@ class Block(NamedTuple):
         """The shell commands of the block, continuation lines joined, comments left out."""
         lines = self.text.replace("\\\n", " ").splitlines()
         return [line.partition(" #")[0].strip() for line in lines if line.strip() and not line.startswith("#")]
+
+    def program(self) -> str:
+        """The Python of the block, with a caller where it is but a function of a client and paths."""
+        function = re.match(r"async def (\w+)\(client: AthenaClient, many_paths: list\[str\]\)", self.text)
+        return CALLER.format(function=self.text, name=function[1]) if function else self.text
 
 
 def blocks() -> list[Block]:
@@ -128,10 +147,10 @@ async def test_commands_run_in_their_order(photos: Path) -> None:
             await run(["sh", "-c", command], photos, environment)
 
 
-@pytest.mark.parametrize("program", PROGRAMS, ids=lambda block: f"line {block.line}")
-async def test_program_runs(program: Block, photos: Path) -> None:
+@pytest.mark.parametrize("block", PROGRAMS, ids=lambda block: f"line {block.line}")
+async def test_program_runs(block: Block, photos: Path) -> None:
     async with emulated_service() as environment:
-        printed = await run([sys.executable, "-W", "error", "-c", program.text], photos, environment)
+        printed = await run([sys.executable, "-W", "error", "-c", block.program()], photos, environment)
     assert printed.strip(), "an example shows what it does"
 
 
