@@ -14,11 +14,10 @@ no old baseline to be misled by. docs/adr/0007-adaptive-batching.md has the figu
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
 from typing import Final
 
 from athena_async.batching.estimates import LatencyGuard, TailRatio, Throughput, WindowMinimum
-from athena_async.batching.moves import COMFORTABLE_IN_FLIGHT, Move, Setting, Tour, neighbour, start, wanted_gain
+from athena_async.batching.moves import COMFORTABLE_IN_FLIGHT, Move, Setting, Tour, Trial, neighbour, start, wanted_gain
 from athena_async.batching.plan import BatchPlan, ControllerState
 from athena_async.batching.response import Response
 from athena_async.batching.transition import Transition
@@ -53,18 +52,6 @@ _RISK_PAUSES: Final = (256, 4096)
 """Batches between trials that may break the target: at first, and at most."""
 
 
-@dataclass(slots=True)
-class _Trial:
-    """A neighbour of the held setting on probation. ``over`` counts its answers over the target."""
-
-    move: Move
-    setting: Setting
-    risky: bool
-    started_at: float
-    rate: Throughput = field(default_factory=Throughput)
-    over: int = 0
-
-
 class BatchController:
     """Bounds for the batches to one endpoint.
 
@@ -87,7 +74,7 @@ class BatchController:
         self._held_since = -math.inf
         self._rate = Throughput()
         self._settled_rate = 0.0
-        self._trial: _Trial | None = None
+        self._trial: Trial | None = None
         self._tour = Tour()
         self._response = Response()
         self._tail = TailRatio()
@@ -263,13 +250,13 @@ class BatchController:
             found = self._feasible()
             if found is not None:
                 setting, risky = found
-                self._trial = _Trial(self._tour.next, setting, risky, now)
+                self._trial = Trial(self._tour.next, setting, risky, now)
                 self._apply(setting, f"trying {self._tour.next.value}", self._rate.latency_s, now)
                 return
             self._pass_on()
         self._held_since = now
 
-    def _judge(self, trial: _Trial, now: float) -> None:
+    def _judge(self, trial: Trial, now: float) -> None:
         rate = trial.rate
         if self._is_slow(rate) or trial.over >= _SURE_SAMPLES:
             self._reject(trial, now)
@@ -286,7 +273,7 @@ class BatchController:
             elif self._transition.answers >= trial.setting.in_flight:  # the first to be answered are the lucky ones
                 self._accept(trial, now)
 
-    def _accept(self, trial: _Trial, now: float) -> None:
+    def _accept(self, trial: Trial, now: float) -> None:
         self._end(trial)
         self._held, self._rate = trial.setting, trial.rate
         self._held_since = now
@@ -294,7 +281,7 @@ class BatchController:
         self._tour.succeeded()
         self._try_next(now)
 
-    def _reject(self, trial: _Trial, now: float) -> None:
+    def _reject(self, trial: Trial, now: float) -> None:
         self._end(trial)
         if trial.risky or (self._tour.starting and trial.move is Move.MORE):
             self._risky_after = self._counted + self._risk_pause
@@ -304,7 +291,7 @@ class BatchController:
         self._guard.reset()
         self._apply(self._held, f"held, against {trial.move.value}", trial.rate.latency_s, now)
 
-    def _end(self, trial: _Trial) -> None:
+    def _end(self, trial: Trial) -> None:
         self._trial = None
         if trial.rate.count >= _SURE_SAMPLES:
             self._response.learn(self._base, self._rate.images_per_s, trial.setting, trial.rate.images_per_s, 0.7)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import deque
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple
 
+from athena_async.batching.estimates import Throughput
 from athena_async.config import BatchingConfig
 
 START_IMAGES: Final = 16
@@ -73,6 +75,18 @@ def neighbour(setting: Setting, move: Move, factor: float, limit: Setting) -> Se
             return None
     found = Setting(images, in_flight)
     return None if found == setting else found
+
+
+@dataclass(slots=True)
+class Trial:
+    """A neighbour of the held setting on probation. ``over`` counts its answers over the target."""
+
+    move: Move
+    setting: Setting
+    risky: bool
+    started_at: float
+    rate: Throughput = field(default_factory=Throughput)
+    over: int = 0
 
 
 def wanted_gain(move: Move, held: Setting, tried: Setting, *, latency_is_free: bool) -> float:
