@@ -149,8 +149,8 @@ class EncodingPolicy:
 
     def observe_frame(self, raw_bytes: int, sent_bytes: int, seconds: float) -> None:
         """One image was prepared: its pixels, what is sent of them, and the seconds one thread took."""
-        if not raw_bytes:
-            return
+        if not raw_bytes or not sent_bytes:
+            return  # hashes alone
         if sent_bytes >= raw_bytes:
             self._prepare_s += _SMOOTHING * (seconds - self._prepare_s)
         else:

@@ -154,10 +154,13 @@ def test_a_single_pause_is_no_evidence() -> None:
     assert policy.choose(11.5) == "none"
 
 
-def test_hash_only_frames_do_not_count_as_pixels() -> None:
-    policy = EncodingPolicy()
-    policy.observe_frame(0, 0, 0.0)
-    assert policy.snapshot().link_bytes_per_s is None
+def test_hash_only_frames_do_not_count_as_well_compressed() -> None:
+    """Were they taken for pixels that shrink to nothing, few images on a narrow link would seem to fit in raw."""
+    link = Link(constant(50 * MBIT))
+    for _ in range(1000):
+        link.policy.observe_frame(RAW_FRAME_BYTES, 0, 0.0)
+    link.run(30)
+    assert [choice for _, choice in link.changes] == ["webp"]
 
 
 def test_the_snapshot_tells_choice_reason_and_rate() -> None:
