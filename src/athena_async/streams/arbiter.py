@@ -94,6 +94,7 @@ class Arbiter:
         routed = self._demultiplexer.route(response.answers)
         late_count = routed.late_count
         recovered_count = 0
+        answered: list[Ticket] = []
         results: list[tuple[Ticket, ClassificationResult]] = []
         for ticket, answer in routed.matched:
             batch = ticket.batch
@@ -104,12 +105,13 @@ class Arbiter:
             elif answer.error is not None:
                 late_count += 1  # again the error for which it waits to be resent
                 continue
+            answered.append(ticket)
             result = self._judge(ticket, answer, now)
             if result is not None:
                 results.append((ticket, result))
         self._settlement.settle(results)
-        if self._inquest is not None and results:
-            self._inquest.progress(now)
+        if self._inquest is not None and answered:
+            self._inquest.answered(answered, now)
         if recovered_count:
             self._hooks.emit(ImagesRecovered(now, recovered_count, 0))
         if late_count or routed.foreign:
@@ -123,7 +125,10 @@ class Arbiter:
         if refused is not None:
             self._hooks.refused_size(session.endpoint, *refused)
         for lost in loss.batches:
-            if refused is not None and self._is_too_large(lost, refused):
+            too_large = refused is not None and self._is_too_large(lost, refused)
+            if self._inquest is not None and (too_large or lost.unsent):
+                self._inquest.unread(lost.tickets)
+            if too_large:
                 self._split(lost)
             elif lost.unsent:
                 self._hooks.send_again(lost.tickets)
@@ -205,8 +210,7 @@ class Arbiter:
             self._inquest.another(error, now)
             return
         in_flight = self._hooks.in_flight()
-        orphans = [t for t in self._demultiplexer.open_tickets() if t.attempts and t.batch is None]
-        self._inquest = Inquest(error, in_flight, orphans, now)
+        self._inquest = Inquest(error, in_flight, self.recovery.tickets(), now)
         self._hooks.hold(True)
         suspects = len(self._inquest.suspects())
         self._hooks.emit(GlobalErrorReceived(now, session.endpoint, error.code, error.text, suspects))

@@ -76,6 +76,7 @@ class Demultiplexer:
         del self._open[correlation_id]
         if not correlation_id.startswith(self._own_prefix):
             self._settled_ids[correlation_id] = None
+            self._settled_ids.move_to_end(correlation_id)
             if len(self._settled_ids) > self._remembered:
                 self._settled_ids.popitem(last=False)
 

@@ -15,8 +15,8 @@ from athena_async.wire import ServiceError
 class Inquest:
     """The images in flight when a global error came.
 
-    Invariants: a suspect leaves by its answer; with as many errors as requests without any answer, the
-    other requests are innocent.
+    Invariants: a suspect leaves by its answer, whatever it says, or when it is known that the service never read
+    it; with as many errors as requests without any answer, the other requests are innocent.
     """
 
     def __init__(self, error: ServiceError, in_flight: Iterable[Batch], orphans: Iterable[Ticket], now: float) -> None:
@@ -25,6 +25,8 @@ class Inquest:
         self._error_count = 1
         self._batches = list(in_flight)
         self._orphans = list(orphans)
+        # An image that left its batch before was answered, even where it waits to be sent again.
+        self._cleared = {ticket for batch in self._batches for ticket in batch.tickets if ticket.batch is not batch}
 
     def __repr__(self) -> str:
         return f"Inquest({self.error.code}, {self._error_count} errors, {len(self.suspects())} suspects)"
@@ -35,9 +37,14 @@ class Inquest:
         self._error_count += 1
         self.progress_s = now
 
-    def progress(self, now: float) -> None:
-        """Some image was answered: the rest may be yet."""
+    def answered(self, tickets: Iterable[Ticket], now: float) -> None:
+        """These images were answered: the rest may be yet."""
+        self._cleared.update(tickets)
         self.progress_s = now
+
+    def unread(self, tickets: Iterable[Ticket]) -> None:
+        """The service never read these: they are sent again as they are."""
+        self._cleared.update(tickets)
 
     def is_over(self, now: float, quiet_s: float) -> bool:
         """Whether no more answers are to be expected for the innocent."""
@@ -45,21 +52,22 @@ class Inquest:
 
     def suspects(self) -> list[Ticket]:
         """Images that may belong to a failed request. Answered requests are cleared, when the count says so."""
-        orphans = [ticket for ticket in self._orphans if not ticket.settled]
+        orphans = self._open(self._orphans)
         silent = self._silent()
-        if len(silent) <= self._error_count and not orphans:
-            return [ticket for batch in silent for ticket in batch.tickets if not ticket.settled]
-        unsettled = [t for batch in self._batches for t in batch.tickets if not t.settled]
-        return list(dict.fromkeys(unsettled + orphans))
+        certain = len(silent) <= self._error_count and not orphans
+        return [
+            ticket for batch in (silent if certain else self._batches) for ticket in self._open(batch.tickets)
+        ] + orphans
+
+    def _open(self, tickets: Iterable[Ticket]) -> list[Ticket]:
+        return [ticket for ticket in tickets if not ticket.settled and ticket not in self._cleared]
 
     def _silent(self) -> list[Batch]:
         """Requests of which no image is answered: a failed one answers none."""
-        return [batch for batch in self._batches if not any(ticket.settled for ticket in batch.tickets)]
+        return [batch for batch in self._batches if self._cleared.isdisjoint(batch.tickets)]
 
     def _is_certain(self) -> bool:
         """As many silent requests as errors, and nothing else open."""
         silent = self._silent()
-        others_open = any(
-            not ticket.settled for batch in self._batches if batch not in silent for ticket in batch.tickets
-        )
-        return len(silent) <= self._error_count and not others_open and not any(not t.settled for t in self._orphans)
+        others_open = any(self._open(batch.tickets) for batch in self._batches if batch not in silent)
+        return len(silent) <= self._error_count and not others_open and not self._open(self._orphans)

@@ -72,6 +72,10 @@ class Recovery:
     def __repr__(self) -> str:
         return f"Recovery({len(self)} orphans, backlog={self._backlog}, reading={self._reading})"
 
+    def tickets(self) -> list[Ticket]:
+        """All orphans."""
+        return [ticket for group in self._groups for ticket in group.tickets.values()]
+
     @property
     def grace_s(self) -> float:
         """How long streams must be quiet: four times the usual latency, within the configured bounds."""

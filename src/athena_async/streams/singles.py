@@ -49,7 +49,8 @@ class SingleCalls:
         """The image's result. Never raises for the service's faults. Cancelling cancels the call under way."""
         while True:
             remaining_s = ticket.deadline_s - self._clock()
-            if remaining_s <= 0:
+            # A suspect may be settled meanwhile by an answer on a stream; asking again would be billed.
+            if remaining_s <= 0 or ticket.settled:
                 return self._failed(ticket, CallFailed(ErrorCode.DEADLINE_EXCEEDED, "its deadline is over"))
             if ticket.attempts:
                 self._resent(1)
@@ -93,7 +94,8 @@ class SingleCalls:
         return decision.after_s
 
     def _failed(self, ticket: Ticket, failure: CallFailed) -> ClassificationResult:
-        outcome = Outcome.UNKNOWN if failure.code in _POSSIBLY_CLASSIFIED else Outcome.FAILED
+        possibly = failure.code in _POSSIBLY_CLASSIFIED and ticket.attempts > 0
+        outcome = Outcome.UNKNOWN if possibly else Outcome.FAILED
         return ticket.result(outcome, self._clock(), failure.code, failure.message)
 
 
