@@ -7,7 +7,7 @@ import functools
 import os
 import random
 import uuid
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncGenerator, Iterable
 from types import TracebackType
 from typing import Self
 
@@ -151,7 +151,7 @@ class AthenaClient:
             engine.abandon(sink)
             raise
 
-    async def stream(self, images: Images, *, window: int | None = None) -> AsyncIterator[ClassificationResult]:
+    async def stream(self, images: Images, *, window: int | None = None) -> AsyncGenerator[ClassificationResult, None]:
         """Classifies images and yields results as they complete, in any order; `index` tells the position.
 
         The source is pulled lazily: at most ``window`` images (by default ``limits.max_in_flight``) are taken
@@ -205,7 +205,7 @@ class AthenaClient:
                 failure = error
         raise RpcError(failure.code, failure.message)
 
-    async def foreign_results(self) -> AsyncIterator[ClassificationResult]:
+    async def foreign_results(self) -> AsyncGenerator[ClassificationResult, None]:
         """Answers to other clients of a shared deployment that came to us; `index` is -1. Ends with the client.
 
         They are kept from the start, ``limits.foreign_results`` of them; the oldest are dropped and counted when

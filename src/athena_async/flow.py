@@ -30,6 +30,7 @@ from athena_async.streams.arbiter import Arbiter, ArbiterHooks
 from athena_async.streams.demultiplexer import CorrelationIds, Demultiplexer
 from athena_async.streams.fleet import Fleet, FleetHooks
 from athena_async.streams.foreign import ForeignResults
+from athena_async.streams.recovery import RETENTION_S
 from athena_async.streams.session import Session, SessionSettings
 from athena_async.streams.settlement import Settlement
 from athena_async.streams.singles import SingleCalls, SuspectHearing
@@ -70,6 +71,7 @@ class Flow:
         self.hear: Callable[[list[Ticket], wire.ServiceError], None] | None = None
         self._config = config
         self._emit = emit
+        self._foreign_seen_s = float("-inf")
         self._clock = asyncio.get_running_loop().time
 
         limits, retry = config.limits, config.retry
@@ -144,7 +146,8 @@ class Flow:
         """Time passed; ``late_s`` more than planned."""
         if self.arbiter.tick(late_s):
             self.batcher.remove(lambda ticket: ticket.settled)
-        self.fleet.watch(self.arbiter.latency.usual_s, self.arbiter.recovery.grace_s)
+        shared = self._clock() - self._foreign_seen_s < RETENTION_S
+        self.fleet.watch(self.arbiter.latency.usual_s, self.arbiter.recovery.grace_s, shared=shared)
         self.fleet.adjust(waiting=len(self.batcher) > 0)
         self.pump()
 
@@ -227,6 +230,8 @@ class Flow:
     def _strays(self, late_count: int, foreign: list[wire.Answer]) -> None:
         totals = self.settlement.totals
         dropped_count = self.foreign.put(foreign) if foreign else 0
+        if foreign:
+            self._foreign_seen_s = self._clock()
         totals.late_count += late_count
         totals.foreign_count += len(foreign)
         totals.foreign_dropped_count += dropped_count
@@ -269,9 +274,7 @@ class Flow:
             settle_alone=self._settle_alone,
             in_flight=lambda: self.fleet.in_flight(),  # noqa: PLW0108 - the fleet is made after the arbiter
             timed_out=lambda batch: self._congested(batch.carrier.endpoint),
-            refused_size=lambda endpoint, sent_bytes, allowed_bytes: self.controllers[endpoint].refused(
-                sent_bytes, allowed_bytes, self._clock()
-            ),
+            refused_size=self._refused_size,
             strays=self._strays,
             emit=self._emit,
         )
@@ -291,6 +294,12 @@ class Flow:
             may_rest=lambda: not self.foreign.readers and not self.arbiter.is_busy,
             emit=self._emit,
         )
+
+    def _refused_size(self, endpoint: str, sent_bytes: int, allowed_bytes: int | None) -> None:
+        """The controller counts frames; the server counted the request's head too."""
+        head_bytes = len(wire.request_head(self.deployment_id))
+        allowed = None if allowed_bytes is None else allowed_bytes - head_bytes
+        self.controllers[endpoint].refused(sent_bytes - head_bytes, allowed, self._clock())
 
     def _congested(self, endpoint: str) -> None:
         self.controllers[endpoint].congested(self._clock())

@@ -139,8 +139,11 @@ class Fleet:
             )
         )
 
-    def watch(self, usual_latency_s: float, grace_s: float) -> None:
-        """Finds what should have been answered: sessions that are stuck, and images left out of an answer."""
+    def watch(self, usual_latency_s: float, grace_s: float, *, shared: bool) -> None:
+        """Finds what should have been answered: sessions that are stuck, and images left out of an answer.
+
+        ``shared``: other clients take answers of the deployment, so that an answer we miss was not left out.
+        """
         now = self._clock()
         silence_s = max(self._config.silence_timeout_s, _SILENT_LATENCIES * usual_latency_s)
         omitted: list[Batch] = []
@@ -155,7 +158,7 @@ class Fleet:
                 for batch in session.batches
                 if batch.open_count < len(batch.tickets) and now - batch.progress_s > _OMITTED_GRACES * grace_s
             )
-        if omitted:
+        if omitted and not shared:
             self._hooks.overdue(omitted)
 
     def renew(self, reason: str) -> None:

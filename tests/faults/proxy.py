@@ -1,0 +1,100 @@
+"""A TCP proxy that does to connections what networks do: resets, holes, half-closes, slices, slowness."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import struct
+from types import TracebackType
+from typing import Self
+
+
+class FaultProxy:
+    """Forwards to ``host:port`` until told otherwise.
+
+    Invariants: while ``hole`` is set bytes are taken and go nowhere, in both directions; every connection has two
+    tasks, which end with it.
+    """
+
+    def __init__(self, target: str) -> None:
+        self._host, _, port = target.rpartition(":")
+        self._port = int(port)
+        self._server: asyncio.Server | None = None
+        self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.hole = False
+        self.refusing = False
+        self.slice_bytes = 64 * 1024
+        self.pause_s = 0.0
+        self.accepted_count = 0
+
+    @property
+    def address(self) -> str:
+        assert self._server is not None
+        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    async def __aenter__(self) -> Self:
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._server is not None
+        self._server.close()
+        self.reset()
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def reset(self) -> int:
+        """RST on every connection, as after a crash. Returns how many there were."""
+        pairs = list(self._pairs)
+        for pair in pairs:
+            for writer in pair:
+                sock = writer.get_extra_info("socket")
+                if sock is not None:
+                    with contextlib.suppress(OSError):
+                        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                writer.transport.abort()
+        self._pairs.clear()
+        return len(pairs)
+
+    def half_close(self) -> None:
+        """FIN towards the client on every connection; what it sends is still carried."""
+        for client, _ in self._pairs:
+            if client.can_write_eof():
+                client.write_eof()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.refusing:
+            writer.transport.abort()
+            return
+        self.accepted_count += 1
+        try:
+            up_reader, up_writer = await asyncio.open_connection(self._host, self._port)
+        except OSError:
+            writer.transport.abort()
+            return
+        pair = (writer, up_writer)
+        self._pairs.add(pair)
+        for source, target in ((reader, up_writer), (up_reader, writer)):
+            task = asyncio.create_task(self._carry(source, target))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+            task.add_done_callback(lambda _task: self._end(pair))
+
+    def _end(self, pair: tuple[asyncio.StreamWriter, asyncio.StreamWriter]) -> None:
+        self._pairs.discard(pair)
+        for writer in pair:
+            writer.close()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError, OSError):
+            while data := await reader.read(self.slice_bytes):
+                if self.pause_s:
+                    await asyncio.sleep(self.pause_s)
+                if not self.hole:
+                    writer.write(data)
+                    await writer.drain()

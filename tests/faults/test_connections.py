@@ -1,0 +1,277 @@
+"""The fault matrix over real sockets: the client, a TCP proxy that misbehaves, and the emulator as judge."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import pytest
+
+from athena_async import AthenaClient, ClientConfig, ImageInput, Outcome, PoolConfig, RetryConfig
+from athena_async.emulator import Emulator, ServiceModel
+from athena_async.events import Event, StreamClosed
+from tests.faults.proxy import FaultProxy
+
+pytestmark = pytest.mark.anyio
+
+IMAGES = 120
+
+
+def inputs(count: int = IMAGES) -> list[ImageInput]:
+    return [ImageInput(md5=f"{number:032x}") for number in range(count)]
+
+
+def config(address: str, **overrides: object) -> ClientConfig:
+    settings: dict[str, object] = {
+        "endpoints": (address,),
+        "affiliate": "acme",
+        "tls": False,
+        "timeout_s": 15.0,
+        "retry": RetryConfig(grace_min_s=0.3, grace_max_s=2.0),
+        "pool": PoolConfig(channels=2, probe_interval_s=0.1),
+    }
+    return ClientConfig(**(settings | overrides))  # type: ignore[arg-type]
+
+
+@asynccontextmanager
+async def world(
+    *, latency_s: float = 0.1, **overrides: object
+) -> AsyncIterator[tuple[Emulator, FaultProxy, AthenaClient, list[Event]]]:
+    """Emulator, proxy and client, in that order, and the events of the client."""
+    seen: list[Event] = []
+    async with (
+        Emulator(model=ServiceModel(fixed_s=latency_s, parallelism=64)) as emulator,
+        FaultProxy(emulator.address) as proxy,
+        AthenaClient(config(proxy.address, **overrides), observers=[seen.append]) as client,
+    ):
+        yield emulator, proxy, client, seen
+
+
+async def in_flight(client: AthenaClient, least: int = 1) -> int:
+    """Waits until images are on streams; returns how many."""
+    while (count := client.stats().sent_count) < least:
+        await asyncio.sleep(0.005)
+    return count
+
+
+def resends(emulator: Emulator) -> int:
+    """By the emulator's account, not ours."""
+    return sum(count - 1 for count in emulator.audit.sends().values())
+
+
+async def test_without_a_fault_nothing_is_sent_twice() -> None:
+    async with world(latency_s=0.01) as (emulator, _proxy, client, _seen):
+        results = await client.classify_many(inputs(1000))
+        assert all(result.ok for result in results)
+        assert resends(emulator) == client.stats().resent_count == 0
+
+
+async def test_a_reset_while_idle_resends_nothing() -> None:
+    async with world() as (emulator, proxy, client, _seen):
+        await client.classify_many(inputs(10))
+        assert proxy.reset()
+        results = await client.classify_many(inputs(10))
+        assert all(result.ok for result in results)
+        assert resends(emulator) == 0
+
+
+async def test_a_reset_with_batches_in_flight_takes_the_answers_that_the_deployment_holds() -> None:
+    async with world(latency_s=0.5) as (emulator, proxy, client, seen):
+        work = asyncio.create_task(client.classify_many(inputs()))
+        await in_flight(client)
+        proxy.reset()
+        results = await work
+        assert all(result.ok for result in results)
+        assert any(isinstance(event, StreamClosed) and event.possibly_sent for event in seen)
+        assert resends(emulator) == 0, "the answers were kept for us: nothing had to be asked again"
+
+
+async def test_requests_that_a_dying_stream_lost_are_sent_again_once() -> None:
+    async with world() as (emulator, _proxy, client, _seen):
+        emulator.faults.update(drop_loses_request=True)
+        emulator.faults.inject("drop_streams", 2)
+        results = await client.classify_many(inputs())
+        assert all(result.ok for result in results)
+        stats = client.stats()
+        assert 0 < stats.resent_count <= IMAGES
+        assert max(emulator.audit.sends().values()) <= 2
+
+
+async def test_at_most_once_never_sends_again_and_says_unknown() -> None:
+    retry = RetryConfig(at_most_once=True, grace_min_s=0.2, grace_max_s=1.0)
+    async with world(retry=retry) as (emulator, _proxy, client, _seen):
+        emulator.faults.update(drop_loses_request=True)
+        emulator.faults.inject("drop_streams", 1)
+        results = await client.classify_many(inputs())
+        unknown = [result for result in results if result.outcome is Outcome.UNKNOWN]
+        assert unknown
+        assert all(result.ok for result in results if result not in unknown)
+        assert all(result.attempts == 1 for result in results)
+        assert client.stats().resent_count == 0
+
+
+async def test_a_server_that_half_closes_with_images_open_is_a_disconnect() -> None:
+    async with world() as (emulator, _proxy, client, seen):
+        emulator.faults.inject("half_close", 1)
+        results = await client.classify_many(inputs())
+        assert all(result.ok for result in results)
+        assert any(isinstance(event, StreamClosed) and event.possibly_sent for event in seen)
+
+
+async def test_an_omitted_answer_is_asked_for_again() -> None:
+    async with world() as (emulator, _proxy, client, _seen):
+        emulator.faults.inject("omit", 1)
+        pool = PoolConfig(channels=2, probe_interval_s=0.1, silence_timeout_s=1.0)
+        async with AthenaClient(replace(client.config, pool=pool)) as impatient:
+            results = await impatient.classify_many(inputs())
+        assert all(result.ok for result in results)
+        assert resends(emulator) > 0
+
+
+async def test_duplicates_reordering_and_foreign_answers_are_told_apart() -> None:
+    async with world(latency_s=0.01) as (emulator, _proxy, client, _seen):
+        emulator.faults.update(duplicate=0.5, reorder=0.5, foreign=0.5)
+        results = await client.classify_many(inputs(500))
+        assert all(result.ok for result in results)
+        stats = client.stats()
+        assert stats.late_count > 0
+        assert stats.foreign_count > 0
+        assert resends(emulator) == 0
+
+
+async def test_go_away_is_followed_by_a_new_channel_and_nothing_is_sent_twice() -> None:
+    async with world(latency_s=0.2) as (emulator, _proxy, client, _seen):
+        work = asyncio.create_task(client.classify_many(inputs(300)))
+        await in_flight(client)
+        await emulator.go_away()
+        results = await work
+        assert all(result.ok for result in results)
+        assert resends(emulator) == 0
+
+
+async def test_a_hole_is_noticed_within_15_seconds() -> None:
+    """P10: the peer takes bytes and is dead."""
+    pool = PoolConfig(channels=1, probe_interval_s=0.1, ping_interval_s=1.0, ping_timeout_s=1.0)
+    async with world(latency_s=0.5, pool=pool) as (_emulator, proxy, client, seen):
+        work = asyncio.create_task(client.classify_many(inputs()))
+        await in_flight(client)
+        proxy.hole = True
+        started_s = time.monotonic()
+        while not any(isinstance(event, StreamClosed) for event in seen):
+            await asyncio.sleep(0.05)
+        noticed_s = time.monotonic() - started_s
+        proxy.hole = False
+        proxy.reset()
+        results = await work
+        assert noticed_s <= 3.0, "ping interval and timeout are 1 s each here: 5 s less than the defaults' 15 s"
+        assert all(result.ok for result in results)
+
+
+async def test_slices_of_seven_bytes_change_nothing() -> None:
+    async with world(latency_s=0.01) as (_emulator, proxy, client, _seen):
+        proxy.slice_bytes = 7
+        results = await client.classify_many(inputs(20))
+        assert all(result.ok for result in results)
+
+
+async def test_a_service_that_is_away_at_first_is_waited_for() -> None:
+    async with world() as (_emulator, proxy, client, _seen):
+        proxy.refusing = True
+        work = asyncio.create_task(client.classify_many(inputs(10)))
+        await asyncio.sleep(0.5)
+        proxy.refusing = False
+        results = await work
+        assert all(result.ok for result in results)
+
+
+async def test_a_service_that_stays_away_fails_at_the_deadline_and_says_why() -> None:
+    async with world(timeout_s=1.0) as (_emulator, proxy, client, _seen):
+        proxy.refusing = True
+        results = await client.classify_many(inputs(10))
+        assert {result.outcome for result in results} == {Outcome.FAILED}
+        assert {str(result.error.code) for result in results if result.error} == {"UNAVAILABLE"}
+        assert all(result.attempts == 0 for result in results)
+
+
+async def test_an_emulator_that_is_killed_and_comes_back_loses_nothing_of_ours() -> None:
+    async with world(latency_s=0.3) as (emulator, _proxy, client, _seen):
+        work = asyncio.create_task(client.classify_many(inputs(200)))
+        await in_flight(client)
+        await emulator.kill()
+        await emulator.start()
+        results = await work
+        assert all(result.ok for result in results)
+        assert max(emulator.audit.sends().values()) <= 2
+
+
+async def test_a_global_error_never_fails_an_innocent_image() -> None:
+    """P8."""
+    async with (
+        Emulator(affiliates=["good"], model=ServiceModel(fixed_s=0.05, parallelism=64)) as emulator,
+        AthenaClient(config(emulator.address, affiliate="good")) as client,
+    ):
+        images = inputs(200)
+        poisoned = {17, 90, 91, 150}
+        for index in poisoned:
+            images[index] = replace(images[index], affiliate="bad")
+        results = await client.classify_many(images)
+        failed = {result.index for result in results if not result.ok}
+        assert failed == poisoned
+        codes = {str(result.error.code) for result in results if result.error is not None}
+        assert codes == {"AFFILIATE_NOT_PERMITTED"}
+
+
+async def test_model_errors_are_retried_twice_and_then_final() -> None:
+    async with world(latency_s=0.01, retry=RetryConfig(base_s=0.01, cap_s=0.05)) as (emulator, _proxy, client, _seen):
+        emulator.faults.update(image_errors=1.0)
+        results = await client.classify_many(inputs(20))
+        assert {str(result.error.code) for result in results if result.error} == {"MODEL_ERROR"}
+        assert {result.attempts for result in results} == {3}
+        assert resends(emulator) == client.stats().resent_count == 40
+
+
+async def test_a_message_refused_as_too_large_is_split_and_remembered() -> None:
+    pytest.importorskip("numpy")
+    import numpy as np
+
+    frame = np.zeros((448, 448, 3), np.uint8)
+    async with (
+        Emulator(max_message_bytes=1_300_000) as emulator,
+        AthenaClient(config(emulator.address)) as client,
+    ):
+        results = await client.classify_many([frame] * 12)
+        assert all(result.ok for result in results)
+        assert client.stats().controllers[emulator.address].size_bytes < 1_300_000
+        before = emulator.live_streams
+        await client.classify_many([frame] * 6)
+        assert emulator.live_streams == before
+
+
+async def test_foreign_answers_are_handed_over() -> None:
+    """P7: clients of one deployment get each other's answers, and none is dropped."""
+    async with Emulator(model=ServiceModel(fixed_s=0.05, parallelism=64)) as emulator:
+        shared = config(emulator.address, deployment_id="shared", timeout_s=3.0)
+        clients = [AthenaClient(shared) for _ in range(3)]
+        async with clients[0], clients[1], clients[2]:
+            found: set[str] = set()
+            twice: set[str] = set()
+
+            async def collect(client: AthenaClient) -> None:
+                async for result in client.foreign_results():
+                    twice.update({result.correlation_id} & found)
+                    found.add(result.correlation_id)
+
+            collectors = [asyncio.create_task(collect(client)) for client in clients]
+            all_results = await asyncio.gather(*(client.classify_many(inputs(100)) for client in clients))
+            await asyncio.sleep(0.2)
+            for collector in collectors:
+                collector.cancel()
+            elsewhere = {r.correlation_id for results in all_results for r in results if not r.ok}
+            assert elsewhere
+            assert not twice
+            assert resends(emulator) == 0, "an answer that another client has is not asked for again"
+            assert elsewhere <= found, "an answer that another client took was handed over there"
+            assert not any(client.stats().foreign_dropped_count for client in clients)
