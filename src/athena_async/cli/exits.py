@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from enum import IntEnum
 
 from athena_async.cli.text import printable
@@ -61,8 +60,6 @@ def explain(error: BaseException) -> str:
         return f"needs {missing}, which is not installed: pip install 'athena-async[{_extra_with(missing)}]'"
     if isinstance(error, OSError):
         return _one_line(f"{error.filename}: {error.strerror}" if error.filename else str(error))
-    if isinstance(error, sqlite3.Error):
-        return _one_line(f"the ledger cannot be written: {error}")
     return _one_line(f"a fault of this program, {type(error).__name__}: {error} (athena-async --debug shows where)")
 
 

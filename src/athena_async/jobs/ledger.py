@@ -100,14 +100,14 @@ class Ledger:
             raise LedgerError(f"ledger {path} cannot be opened: {error}") from error
         try:
             self._prepare()
-        except sqlite3.DatabaseError as error:
+            self.run = self.state("run") + 1
+            self.update_state(run=self.run)
+        except sqlite3.Error as error:
             self._db.close()
             raise LedgerError(_explain(path, error)) from error
         except LedgerError:
             self._db.close()
             raise
-        self.run = self.state("run") + 1
-        self.update_state(run=self.run)
 
     def __repr__(self) -> str:
         return f"Ledger({self.path!r}, run={self.run})"
@@ -171,11 +171,18 @@ class Ledger:
         return path, entry.size_bytes, entry.mtime_ns, self.run, result.outcome.value, code
 
     def commit(self, rows: Sequence[tuple[object, ...]], state: dict[str, int]) -> None:
-        """One transaction: rows and numbers, all or none."""
-        with self._db:
-            self._db.execute("BEGIN")
-            self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
-            self._db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", state.items())
+        """One transaction: rows and numbers, all or none.
+
+        Raises:
+            LedgerError: the disk is full or broken.
+        """
+        try:
+            with self._db:
+                self._db.execute("BEGIN")
+                self._db.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?)", rows)
+                self._db.executemany("INSERT OR REPLACE INTO state VALUES (?, ?)", state.items())
+        except sqlite3.Error as error:
+            raise LedgerError(_explain(self.path, error)) from error
 
     def close(self) -> None:
         """Lets go of the file; a second call does nothing."""
@@ -187,7 +194,7 @@ def ledger_path(output: str) -> str:
     return os.fspath(output) + ".ledger"
 
 
-def _explain(path: str, error: sqlite3.DatabaseError) -> str:
+def _explain(path: str, error: sqlite3.Error) -> str:
     if "locked" in str(error):
         return f"ledger {path} is in use by another run"
     return f"ledger {path} cannot be used: {error}"

@@ -14,7 +14,7 @@ from athena_async.jobs.sinks import IsCurrent, current_lines, sync_directory
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_ROW_GROUP = 50_000
+_ROW_GROUP = 10_000
 _GENERATION = b"athena_async.generation"
 
 

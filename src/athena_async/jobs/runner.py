@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from functools import partial
@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
-from anyio.streams.memory import MemoryObjectReceiveStream
+from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 from athena_async.errors import ClientClosedError, ErrorCode
 from athena_async.images.inputs import ImageInput
@@ -29,7 +29,7 @@ T = TypeVar("T")
 class StreamingClient(Protocol):
     """What a run needs of `athena_async.AthenaClient`."""
 
-    def stream(self, images: AsyncIterable[ImageInput]) -> AsyncIterator[ClassificationResult]: ...
+    def stream(self, images: AsyncIterable[ImageInput]) -> AsyncGenerator[ClassificationResult, None]: ...
 
     async def aclose(self, drain_timeout_s: float) -> object: ...
 
@@ -96,12 +96,12 @@ class Job:
     stop: Stop = field(default_factory=Stop)
     limits: RunLimits = field(default_factory=RunLimits)
     left_out: frozenset[str] = frozenset()
-    _open: dict[int, FileEntry] = field(default_factory=dict)
-    _taken: set[str] = field(default_factory=set)
-    _taken_count: int = 0
-    _hurry: anyio.Event = field(default_factory=anyio.Event)
-    _ended: bool = False
-    _sink_thread: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1))
+    _open: dict[int, FileEntry] = field(default_factory=dict, init=False)
+    _taken: set[str] = field(default_factory=set, init=False)
+    _taken_count: int = field(default=0, init=False)
+    _hurry: anyio.Event = field(default_factory=anyio.Event, init=False)
+    _ended: bool = field(default=False, init=False)
+    _sink_thread: anyio.CapacityLimiter = field(default_factory=lambda: anyio.CapacityLimiter(1), init=False)
 
     async def run(self) -> None:
         """Runs to the end of the files, or until stopped.
@@ -122,6 +122,7 @@ class Job:
         finally:
             with anyio.CancelScope(shield=True):
                 await self._in_sink_thread(partial(self.sink.close, complete=completed))
+            self.report.left_count += len(self._open)
             self.report.ended_s = anyio.current_time()
             self.report.stopped = self.stop.reason
 
@@ -131,26 +132,26 @@ class Job:
             tasks.start_soon(self._drain_when_stopped)
             async with anyio.create_task_group() as writers:
                 writers.start_soon(self._write, receive)
-                with send:
-                    async for record in self._records():
-                        await send.send(record)
-                        if send.statistics().current_buffer_used >= _UNWRITTEN_RECORDS // 2:
-                            self._hurry.set()
+                async with send, aclosing(self.client.stream(self._images())) as results:
+                    await self._take_results(results, send)
                 self._ended = True
                 self._hurry.set()
             tasks.cancel_scope.cancel()
-        self.report.left_count += len(self._open)
 
-    async def _records(self) -> AsyncIterator[Record]:
-        """Results with their files; images that the closing client gave back unsent are left for a resume."""
+    async def _take_results(
+        self, results: AsyncIterator[ClassificationResult], send: MemoryObjectSendStream[Record]
+    ) -> None:
+        """Results go to the writer; images that the closing client gave back unsent are left for a resume."""
         try:
-            async for result in self.client.stream(self._images()):
+            async for result in results:
                 record = Record(self._open.pop(result.index), result)
                 if self.stop.is_set and _was_not_sent(result):
                     self.report.left_count += 1
                     continue
                 self._tally(record)
-                yield record
+                await send.send(record)
+                if send.statistics().current_buffer_used >= _UNWRITTEN_RECORDS // 2:
+                    self._hurry.set()
         except ClientClosedError:
             if not self.stop.is_set:
                 raise

@@ -150,6 +150,9 @@ class FileSink:
     def _merge(self) -> None:
         from athena_async.jobs.parquet import merge
 
+        if not self._ledger.state("output_bytes") and os.path.exists(self._output):
+            os.unlink(self._lines_path)  # nothing new
+            return
         merge(self._output, self._lines_path, self._is_current, generation=self._ledger.state("generation"))
         self._forget_spool()
 

@@ -39,7 +39,9 @@ def emulator(*arguments: object) -> Iterator[str]:
     with start("emulator", "--port", "0", *arguments) as process:
         try:
             assert process.stdout is not None
-            yield json.loads(process.stdout.readline())["grpc"]
+            announced = process.stdout.readline()
+            assert announced, process.communicate()
+            yield json.loads(announced)["grpc"]
         finally:
             process.kill()
             process.communicate()

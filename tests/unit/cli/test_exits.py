@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import sqlite3
-
 import pytest
 
 from athena_async.cli.exits import exit_for, explain
@@ -24,7 +22,6 @@ from athena_async.jobs.ledger import LedgerError
         (LedgerError("in use"), 4, "in use"),
         (OSError(28, "No space left on device"), 4, "No space left on device"),
         (PermissionError(13, "Permission denied", "/out"), 4, "/out: Permission denied"),
-        (sqlite3.OperationalError("disk I/O error"), 4, "the ledger cannot be written: disk I/O error"),
         (ZeroDivisionError("division by zero"), 4, "ZeroDivisionError: division by zero (athena-async --debug"),
     ],
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterable, Callable
 
 import anyio
 
@@ -45,7 +45,7 @@ class FakeClient:
         self.holding = anyio.Event()
         self.closed = anyio.Event()
 
-    async def stream(self, images: AsyncIterable[ImageInput]) -> AsyncIterator[ClassificationResult]:
+    async def stream(self, images: AsyncIterable[ImageInput]) -> AsyncGenerator[ClassificationResult, None]:
         index = -1
         async for image in images:
             index += 1
