@@ -14,15 +14,9 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
-import grpc
+import uvloop
 
 ROOT = Path(__file__).parent.parent
-_SERVER_OPTIONS = (
-    ("grpc.max_receive_message_length", 64 * 1024 * 1024),
-    ("grpc.so_reuseport", 0),
-    ("grpc.http2.min_recv_ping_interval_without_data_ms", 1000),
-    ("grpc.keepalive_permit_without_calls", 1),
-)
 START_TIMEOUT_S = 20.0
 
 Announce = Callable[[int], None]
@@ -85,19 +79,8 @@ def run(program: Callable[[Announce], Awaitable[None]], on_command: Callable[[Co
         with contextlib.suppress(asyncio.CancelledError):
             await task
 
-    asyncio.run(main())
-
-
-async def serve_handlers(service: str, handlers: dict[str, grpc.RpcMethodHandler], announce: Announce) -> None:
-    """Serves methods that take and give bytes on a free loopback port, told through ``announce``, until cancelled."""
-    server = grpc.aio.server(options=_SERVER_OPTIONS)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, handlers),))
-    announce(server.add_insecure_port("127.0.0.1:0"))
-    await server.start()
-    try:
-        await asyncio.Event().wait()
-    finally:
-        await server.stop(None)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())
 
 
 async def _obey(reader: asyncio.StreamReader, on_command: Callable[[Command], None] | None) -> None:

@@ -14,7 +14,7 @@ CONNECTIONS = 4
 
 async def run(scale: Scale) -> Report:
     report = Report()
-    async with children.start("benchmarks.sink") as sink:
+    async with children.start("benchmarks.server") as sink:
         for connections in scale.pick((1, 2, CONNECTIONS), (CONNECTIONS,)):
             report.rows.append(await _row(sink.endpoint, connections, scale))
     return report

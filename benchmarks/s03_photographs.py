@@ -19,7 +19,7 @@ async def run(scale: Scale) -> Report:
     count = scale.pick(600, 80)
     images = inputs.repeated(inputs.jpegs(1280, 960), count)
     report = Report()
-    async with children.start("benchmarks.sink") as sink:
+    async with children.start("benchmarks.server") as sink:
         for scenario, what, resampling, resizer, limit in VARIANTS:
             config = PreprocessConfig(encoding="none", resampling=resampling, resizer=resizer)
             report.rows.append(await _row(sink.endpoint, scenario, what, config, limit, images, scale))

@@ -13,7 +13,7 @@ from benchmarks.measure import OFFICIAL, OURS, Report, Row, Scale, compare, rate
 async def run(scale: Scale) -> Report:
     count, few = scale.pick(600, 100), scale.pick(10, 2)
     images = inputs.repeated(inputs.jpegs(1280, 960), count)
-    async with children.start("benchmarks.sink") as sink, AthenaClient(ours.config(sink.endpoint)) as client:
+    async with children.start("benchmarks.server") as sink, AthenaClient(ours.config(sink.endpoint)) as client:
         await ours.classify_many(client, images[:20])
         figures = await take_turns(
             {

@@ -20,7 +20,7 @@ async def run(scale: Scale) -> Report:
     count = scale.pick(200, 50)
     image = inputs.jpegs(640, 480)[0]
     observed, outside_ms = ours.Observed(), list[float]()
-    async with children.start("benchmarks.sink") as sink:
+    async with children.start("benchmarks.server") as sink:
         config = ours.config(sink.endpoint, preprocess=PreprocessConfig(encoding="none"))
         async with (
             AthenaClient(config, observers=[observed]) as client,

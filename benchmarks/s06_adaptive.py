@@ -10,9 +10,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -37,19 +38,17 @@ class Profile:
     """A server, and what it is sent."""
 
     name: str
-    arguments: tuple[str, ...]
+    costs: Mapping[str, float]
     frames: bool = False
     drifts: bool = False
 
 
 PROFILES = (
-    Profile("fixed cost", ("--fixed-s", "0.03")),
-    Profile("cost per item", ("--fixed-s", "0.002", "--per-item-s", "0.001")),
-    Profile(
-        "knee at 32", ("--fixed-s", "0.02", "--per-item-s", "0.0002", "--knee", "32", "--per-item-over-s", "0.004")
-    ),
-    Profile("slow drift of 5x", ("--fixed-s", "0.005", "--per-item-s", "0.0005"), drifts=True),
-    Profile("bandwidth-bound", (), frames=True),
+    Profile("fixed cost", {"fixed_s": 0.03}),
+    Profile("cost per item", {"fixed_s": 0.002, "per_image_s": 0.001}),
+    Profile("knee at 32", {"fixed_s": 0.02, "per_image_s": 0.0002, "knee_images": 32, "knee_factor": 21}),
+    Profile("slow drift of 5x", {"fixed_s": 0.005, "per_image_s": 0.0005}, drifts=True),
+    Profile("bandwidth-bound", {}, frames=True),
 )
 
 
@@ -106,12 +105,12 @@ async def _profile(profile: Profile, scale: Scale) -> tuple[Row, dict[str, Any]]
 @contextlib.asynccontextmanager
 async def _serve(profile: Profile) -> AsyncIterator[Server]:
     if profile.frames:
-        async with children.start("benchmarks.sink") as sink:
+        async with children.start("benchmarks.server") as sink:
             link = ("--to", sink.endpoint, "--mbit-per-s", str(LINK_MBIT_PER_S))
             async with children.start("benchmarks.proxy", *link) as proxy:
                 yield Server(proxy.endpoint, lambda seconds: None)
     else:
-        async with children.start("benchmarks.profiles", *profile.arguments) as child:
+        async with children.start("benchmarks.server", json.dumps({"parallelism": 1, **profile.costs})) as child:
 
             def drift(seconds: float | None) -> None:
                 if profile.drifts:

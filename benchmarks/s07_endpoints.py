@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import json
 import math
 from dataclasses import dataclass, field
 
@@ -18,7 +19,7 @@ from athena_async.events import BatchAnswered, EndpointEjected, EndpointReturned
 from benchmarks import children, inputs, ours
 from benchmarks.measure import OURS, Figure, Report, Row, Scale, Target, percentile
 
-COST = ("--fixed-s", "0.005", "--per-item-s", "0.0005")
+COST = json.dumps({"fixed_s": 0.005, "per_image_s": 0.0005, "parallelism": 1})
 SLOW_FACTOR = 20.0
 RETURN_LIMIT_S = 15.0
 FULL_RATE = 0.9
@@ -78,7 +79,7 @@ async def run(scale: Scale) -> Report:
 async def _measure(report: Report, balancer: Balancer, phases: Phases) -> None:
     log = Log()
     async with contextlib.AsyncExitStack() as stack:
-        servers = [await stack.enter_async_context(children.start("benchmarks.profiles", *COST)) for _ in range(4)]
+        servers = [await stack.enter_async_context(children.start("benchmarks.server", COST)) for _ in range(4)]
         config = ours.config(
             *(server.endpoint for server in servers),
             pool=PoolConfig(balancer=balancer),

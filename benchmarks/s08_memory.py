@@ -64,7 +64,7 @@ async def run(scale: Scale) -> Report:
         ("raw frames", scale.pick(20_000, 1_500), lambda: itertools.cycle(frames)),
     ]
     for name, count, source in kinds:
-        async with children.start("benchmarks.sink") as sink:
+        async with children.start("benchmarks.server") as sink:
             await _measure(report, sink.endpoint, f"{count:,} {name}", itertools.islice(source(), count))
     return report
 

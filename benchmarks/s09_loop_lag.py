@@ -19,7 +19,7 @@ LIMIT_MS = 20.0
 async def run(scale: Scale) -> Report:
     images = inputs.repeated(inputs.jpegs(1280, 960), scale.pick(1500, 100))
     settings = official.Settings(batch=OFFICIAL_BATCH, workers=OFFICIAL_WORKERS, compress=False)
-    async with children.start("benchmarks.sink") as sink:
+    async with children.start("benchmarks.server") as sink:
         config = ours.config(sink.endpoint, preprocess=PreprocessConfig(encoding="none"))
         async with AthenaClient(config) as client:
             figures = await take_turns(

@@ -17,7 +17,7 @@ LIMIT = 1.3
 
 async def run(scale: Scale) -> Report:
     report = Report(series={"S10": {}})
-    async with children.start("benchmarks.sink") as sink:
+    async with children.start("benchmarks.server") as sink:
         await _items(report, sink.endpoint, scale)
         await _threads(report, sink.endpoint, scale)
     return report

@@ -20,7 +20,7 @@ NONE, DEFAULTS, BEST = "ours, none", "official at defaults", "official at its be
 async def run(scale: Scale) -> Report:
     report = Report()
     mbit_per_s = scale.pick(50.0, 200.0)
-    async with children.start("benchmarks.sink") as sink, _link(sink.endpoint, mbit_per_s) as slow:
+    async with children.start("benchmarks.server") as sink, _link(sink.endpoint, mbit_per_s) as slow:
         report.rows.append(await _slow(slow.endpoint, mbit_per_s, scale))
         async with _link(sink.endpoint, 0.0) as unlimited:
             figures = await _both(unlimited.endpoint, scale.pick(600, 100), scale.rounds)

@@ -14,9 +14,10 @@ from typing import Any
 
 from athena_async import AthenaClient, wire
 from athena_async.config import PreprocessConfig
+from athena_async.emulator.sink import answer_request
 from athena_async.images.inputs import to_source
 from athena_async.images.render import render_bytes
-from benchmarks import children, inputs, ours, sink
+from benchmarks import children, inputs, ours
 from benchmarks.measure import OURS, Figure, Report, Row, Scale
 
 CONFIG = PreprocessConfig(encoding="none")
@@ -43,7 +44,7 @@ async def run(scale: Scale) -> Report:
     ]
     for name, images, in_threads, on_wire in kinds:
         on_loop = {"take in": _time_us(functools.partial(to_source, images[0])), **on_wire}
-        async with children.start("benchmarks.sink") as server:
+        async with children.start("benchmarks.server") as server:
             whole_us, loop_us = await _processor_time(server.endpoint, images)
         stages = {
             **in_threads,
@@ -80,7 +81,7 @@ def _wire_stages(payloads: list[wire.Payload]) -> Stages:
     """What each input of one request costs on its way out and back."""
     head, count = wire.request_head("stages"), len(payloads)
     frames = [wire.frame_input("bench", f"{i:022d}", payload) for i, payload in enumerate(payloads)]
-    response = sink.answer(wire.join_request(head, frames))
+    response = answer_request(wire.join_request(head, frames))[0]
     return {
         "serialize": _time_us(lambda: wire.frame_input("bench", "0" * 22, payloads[0])),
         "join": _time_us(lambda: wire.join_request(head, frames)) / count,

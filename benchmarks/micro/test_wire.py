@@ -6,7 +6,8 @@ import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from athena_async import wire
-from benchmarks import inputs, sink
+from athena_async.emulator.sink import answer_request
+from benchmarks import inputs
 
 HEAD = wire.request_head("micro")
 HASH_ONLY = [wire.Payload(b"", md5=(digest,)) for digest in inputs.digests(200)]
@@ -31,5 +32,5 @@ def test_join_request(benchmark: BenchmarkFixture, payloads: list[wire.Payload])
 
 @KINDS
 def test_read_response(benchmark: BenchmarkFixture, payloads: list[wire.Payload]) -> None:
-    response = sink.answer(wire.join_request(HEAD, frames_of(payloads)))
+    response = answer_request(wire.join_request(HEAD, frames_of(payloads)))[0]
     assert len(benchmark(wire.read_response, response).answers) == len(payloads)
