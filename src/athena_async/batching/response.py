@@ -45,7 +45,7 @@ class Response:
     __slots__ = ("by_images", "by_in_flight")
 
     def __init__(self) -> None:
-        self.by_images = Elasticity(0.5, most=2.0)
+        self.by_images = Elasticity(0.6, most=2.0)
         self.by_in_flight = Elasticity(1.0, most=1.0)
 
     def __repr__(self) -> str:
