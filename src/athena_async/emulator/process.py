@@ -54,7 +54,7 @@ class EmulatorProcess:
 
     @property
     def host(self) -> str:
-        return self.address.rpartition(":")[0]
+        return self.address.rpartition(":")[0].strip("[]")
 
     @property
     def port(self) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import socket
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -14,10 +13,7 @@ from types import TracebackType
 from typing import Any, Protocol, Self
 
 import grpc
-from google.protobuf import descriptor_pool, empty_pb2
 
-from athena_async import wire
-from athena_async._proto.athena import athena_pb2, models_pb2
 from athena_async.emulator.admin import AdminEndpoint, status_code
 from athena_async.emulator.admission import Admission
 from athena_async.emulator.audit import AuditLog
@@ -28,6 +24,7 @@ from athena_async.emulator.config import EmulatorConfig
 from athena_async.emulator.deployments import Deployments
 from athena_async.emulator.expected import ExpectedOutputs
 from athena_async.emulator.faults import Faults
+from athena_async.emulator.front import Front, joined
 from athena_async.emulator.http import HttpServer
 from athena_async.emulator.known import KnownHashes
 from athena_async.emulator.model import ServiceModel, ServiceQueue
@@ -36,10 +33,8 @@ from athena_async.emulator.processing import Processor
 from athena_async.emulator.service import ClassifierService
 from athena_async.emulator.sink import SinkService
 from athena_async.emulator.tls import TestAuthority
-from athena_async.errors import MissingExtraError
 
 _SWEEP_INTERVAL_S = 1.0
-_GO_AWAY_GRACE_S = 30.0
 
 
 class OpenStream(Protocol):
@@ -95,9 +90,8 @@ class Emulator:
         self.tokens = TokenIssuer(config.audience, config.token_lifetime_s, self.clock)
         self._authenticator = Authenticator(config.api_keys, self.tokens if config.oauth_clients else None)
         self._queue = ServiceQueue(config.model)
-        self._port = config.port
-        self._server: grpc.aio.Server | None = None
-        self._retired: list[asyncio.Task[None]] = []
+        limits = [("grpc.max_receive_message_length", config.max_message_bytes), ("grpc.max_send_message_length", -1)]
+        self._front = Front(config.host, config.port, [*limits, *config.server_options])
         self._stack: contextlib.AsyncExitStack | None = None
         self._service: AnyService | None = None
         self._background = Background()
@@ -113,12 +107,13 @@ class Emulator:
         Raises:
             RuntimeError: it was never started.
         """
-        if not self._port:
+        if not self._front.port:
             raise RuntimeError("the emulator has no address before it is started")
-        return f"{self.config.host}:{self._port}"
+        return self._front.address
 
     @property
     def port(self) -> int:
+        """The port of `address`, under the same condition."""
         return int(self.address.rpartition(":")[2])
 
     def addresses(self) -> dict[str, str]:
@@ -165,8 +160,8 @@ class Emulator:
             async with contextlib.AsyncExitStack() as stack:
                 await self._start(stack)
                 self._stack = stack.pop_all()
-        elif self._server is None:
-            self._server = await self._listen(self._running)
+        else:
+            await self._front.listen()
 
     async def stop(self) -> None:
         """Ends every call, finishes nothing, and releases everything. A second call does nothing.
@@ -176,7 +171,10 @@ class Emulator:
         """
         stack, self._stack = self._stack, None
         if stack is not None:
-            await stack.aclose()
+            try:
+                await stack.aclose()
+            finally:
+                self._service = None
 
     async def kill(self, *, forget: bool = False) -> None:
         """Drops every connection now, as a crash of the front does. `start` takes the same port again.
@@ -186,7 +184,7 @@ class Emulator:
         Args:
             forget: what was received, the deployments and their kept answers are gone as well.
         """
-        await self._stop_servers()
+        await self._front.drop()
         if forget:
             await self._background.cancel()
             for deployment in self.deployments.all():
@@ -217,11 +215,7 @@ class Emulator:
 
     async def go_away(self) -> None:
         """Tells every connection to go away (GOAWAY): open calls go on, new ones need a new connection."""
-        old = self._server
-        self._server = await self._listen(self._running)
-        if old is not None:
-            self._retired = [task for task in self._retired if not task.done()]
-            self._retired.append(asyncio.get_running_loop().create_task(_retire(old)))
+        await self._front.go_away()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -250,8 +244,10 @@ class Emulator:
         if self.config.tls_dir is not None:
             self._authority = TestAuthority.ensure(Path(self.config.tls_dir))
         await self._start_http(stack)
-        self._server = await self._listen(self._service)
-        stack.push_async_callback(self._stop_servers)
+        credentials = self._authority and self._authority.grpc_credentials(mutual=self.config.mtls)
+        self._front.serve(self._service.handlers(), credentials)
+        await self._front.listen()
+        stack.push_async_callback(self._front.drop)
 
     def _make_service(self, executor: ThreadPoolExecutor) -> AnyService:
         admission = Admission(self._authenticator, self.faults)
@@ -282,7 +278,7 @@ class Emulator:
             self._admin_port = self._admin.port
 
     def _url(self, server: HttpServer | None) -> str | None:
-        return f"{server.scheme}://{self.config.host}:{server.port}" if server is not None else None
+        return f"{server.scheme}://{joined(self.config.host, server.port)}" if server is not None else None
 
     def _processor(self, executor: ThreadPoolExecutor) -> Processor:
         config = self.config
@@ -299,36 +295,6 @@ class Emulator:
             executor=executor,
         )
 
-    async def _listen(self, service: AnyService) -> grpc.aio.Server:
-        if self._server is None:
-            _check_port_is_free(self.config.host, self._port)
-        server = grpc.aio.server(
-            options=[
-                ("grpc.max_receive_message_length", self.config.max_message_bytes),
-                ("grpc.max_send_message_length", -1),
-                *self.config.server_options,
-            ]
-        )
-        server.add_generic_rpc_handlers((service.handlers(),))
-        await _serve_health_and_reflection(server)
-        address = f"{self.config.host}:{self._port}"
-        if self._authority is None:
-            self._port = server.add_insecure_port(address)
-        else:
-            credentials = self._authority.grpc_credentials(mutual=self.config.mtls)
-            self._port = server.add_secure_port(address, credentials)
-        await server.start()
-        return server
-
-    async def _stop_servers(self) -> None:
-        server, self._server = self._server, None
-        for task in self._retired:
-            task.cancel()
-        await asyncio.gather(*self._retired, return_exceptions=True)
-        self._retired.clear()
-        if server is not None:
-            await server.stop(None)
-
     async def _sweep(self) -> None:
         """Drops what is too old even where nobody asks."""
         while True:
@@ -336,8 +302,7 @@ class Emulator:
             self.deployments.expire(self.clock.now())
 
     def __repr__(self) -> str:
-        where = f"{self.config.host}:{self._port}" if self._server is not None else "not listening"
-        return f"Emulator({where}, {self.live_streams} streams, {self.deployments!r}, {self.faults!r})"
+        return f"Emulator({self._front!r}, {self.live_streams} streams, {self.deployments!r}, {self.faults!r})"
 
 
 async def _cancelled(task: asyncio.Task[None]) -> None:
@@ -345,45 +310,5 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
     await asyncio.gather(task, return_exceptions=True)
 
 
-async def _retire(server: grpc.aio.Server) -> None:
-    """Lets a server's calls go on for a while without new ones."""
-    try:
-        await server.stop(_GO_AWAY_GRACE_S)
-    except asyncio.CancelledError:
-        await server.stop(None)
-        raise
-
-
 def _path(path: str | os.PathLike[str] | None) -> Path | None:
     return Path(path) if path is not None else None
-
-
-def _check_port_is_free(host: str, port: int) -> None:
-    """gRPC shares ports between processes (SO_REUSEPORT): without this, two emulators would split the calls.
-
-    Raises:
-        OSError: the port is in use.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host.strip("[]"), port))
-        except OSError as error:
-            raise OSError(error.errno, f"cannot listen on {host}:{port}: {error.strerror}") from None
-
-
-async def _serve_health_and_reflection(server: grpc.aio.Server) -> None:
-    try:
-        from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-        from grpc_reflection.v1alpha import reflection, reflection_pb2
-    except ImportError:
-        raise MissingExtraError("the emulator", "emulator") from None
-    servicer = health.aio.HealthServicer()
-    await servicer.set(wire.SERVICE, health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(servicer, server)
-    pool = descriptor_pool.DescriptorPool()
-    for module in (empty_pb2, models_pb2, athena_pb2, health_pb2, reflection_pb2):
-        pool.AddSerializedFile(module.DESCRIPTOR.serialized_pb)
-    names = (wire.SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME)
-    reflection.enable_server_reflection(names, server, pool=pool)

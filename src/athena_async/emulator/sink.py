@@ -249,7 +249,11 @@ class SinkService:
             await context.abort(grpc.StatusCode.RESOURCE_EXHAUSTED, "The queue is full; try again later.")
         else:
             await self.wait_until(finish_s)
-        return answer_single(request)
+        try:
+            return answer_single(request)
+        except IndexError:
+            await context.abort(grpc.StatusCode.INTERNAL, "The request is no ClassificationInput.")
+            raise
 
     def __repr__(self) -> str:
         return f"SinkService({len(self.streams)} streams, held={self.held})"

@@ -336,3 +336,10 @@ async def test_it_has_no_address_before_it_runs() -> None:
         emulator.hold()
     assert emulator.live_streams == 0
     await emulator.stop()
+
+
+async def test_it_listens_on_ipv6_as_well(lab: SimpleNamespace) -> None:
+    async with Emulator(host="::1", admin_port=0) as emulator, lab.connect(emulator.address) as stub:
+        assert emulator.address == f"[::1]:{emulator.port}"
+        assert str(emulator.admin_url).startswith("http://[::1]:")
+        assert (await stub.ClassifySingle(lab.item("one"))).correlation_id == "one"

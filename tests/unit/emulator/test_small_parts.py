@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import ssl
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -149,3 +151,14 @@ def test_the_sink_survives_any_bytes(data: bytes) -> None:
         answer_request(data)
     except MalformedRequest:
         return
+
+
+def test_every_public_name_is_there_and_importing_the_package_loads_none() -> None:
+    import athena_async.emulator as package
+
+    for name in package.__all__:
+        assert getattr(package, name) is not None
+    with pytest.raises(AttributeError):
+        package.nonsense  # noqa: B018
+    code = "import sys, athena_async.emulator; assert 'athena_async.emulator.server' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=18)
