@@ -199,8 +199,9 @@ class Engine:
                 if self.flow.health.state(endpoint, now) is EndpointState.OPEN:
                     await self._ask_backlog(endpoint)
             if len(self.flow.arbiter.recovery):
-                count = await self._ask_backlog(self.flow.health.eligible(now)[0])
-                self.flow.arbiter.recovery.backlog(count, self._clock())
+                asked_s = self._clock()
+                count = await self._ask_backlog(self.flow.health.eligible(asked_s)[0])
+                self.flow.arbiter.recovery.backlog(count, self._clock(), asked_s)
 
     async def _ask_backlog(self, endpoint: str) -> int | None:
         """What the deployment holds, by one endpoint; None where it would not say."""

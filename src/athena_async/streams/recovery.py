@@ -115,15 +115,18 @@ class Recovery:
             group.quiet_s = now if is_reading else None
             group.empty_s = None
 
-    def backlog(self, count: int | None, now: float) -> None:
-        """What the deployment holds; None where it would not say. An unlisted deployment holds nothing."""
+    def backlog(self, count: int | None, now: float, asked_s: float | None = None) -> None:
+        """What the deployment holds; None where it would not say. An unlisted deployment holds nothing.
+
+        ``asked_s``: when it was asked, where that was earlier: it cannot speak of streams that were lost since.
+        """
         self._backlog_failed = count is None
         self._backlog = count
         for group in self._groups:
             if count:
                 group.empty_s = None
                 group.quiet_s = now if self._reading else None
-            elif count == 0 and group.empty_s is None:
+            elif count == 0 and group.empty_s is None and group.lost_s <= (now if asked_s is None else asked_s):
                 group.empty_s = now
 
     def stalled(self, now: float) -> None:
