@@ -25,6 +25,8 @@ async def local_emulator() -> AsyncIterator[str]:
         MissingExtraError: the ``emulator`` extra is not installed.
     """
     try:
+        import numpy  # noqa: F401 - the emulator needs it only once an image comes
+
         from athena_async.emulator import Emulator
     except ModuleNotFoundError:
         raise MissingExtraError("the emulator", "emulator") from None
