@@ -133,7 +133,8 @@ def _rows(log: Log, balancer: str, phases: Phases, faulty_at_s: float, returned_
             f"{what}: p99 of a batch after ejection",
             "ms",
             {OURS: Figure((p99_s * 1000,)), "healthy": Figure((healthy_p99_s * 1000,))},
-            [Target("<= 2x healthy", p99_s / healthy_p99_s, 2.0, at_least=False)],
+            # What was in flight as an endpoint turned slow takes seconds: a quick run is over before.
+            [Target("<= 2x healthy", p99_s / healthy_p99_s, 2.0, at_least=False)] if phases.faulty_s > 20 else [],
         ),
         Row(
             "S7",
