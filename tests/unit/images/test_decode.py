@@ -119,6 +119,11 @@ def test_sixteen_bit_grey_keeps_its_high_byte(quarters: Quarters, encoded: Encod
     assert quarters(encoded(image, name)) == tuple((level >> 8,) * 3 for level in levels)
 
 
+def test_sixteen_bit_grey_in_either_byte_order(quarters: Quarters) -> None:
+    assert quarters(Image.frombytes("I;16B", (448, 448), b"\x7f\x80" * 448 * 448)) == ((0x7F,) * 3,) * 4
+    assert quarters(Image.frombytes("I;16", (448, 448), b"\x80\x7f" * 448 * 448)) == ((0x7F,) * 3,) * 4
+
+
 def test_sixteen_bit_colour_keeps_its_high_byte(quarters: Quarters) -> None:
     assert (
         quarters(_png(448, 448, bit_depth=16, colour_type=2, pixel=b"\x12\xff\x80\x00\xfe\xff"))

@@ -146,12 +146,16 @@ def test_without_the_codec_it_stays_raw() -> None:
     assert Link(constant(50 * MBIT), policy=EncodingPolicy(webp=False)).run(20).changes == []
 
 
-def test_a_single_pause_is_no_evidence() -> None:
+def test_a_pause_or_two_are_no_evidence() -> None:
+    """The first wait says that buffers are full; two more are wanted."""
     policy = EncodingPolicy()
     for step in range(100):
         policy.observe_write(3_600_000, 0.001, step / 10)
-    policy.observe_write(3_600_000, 1.5, 11.5)
-    assert policy.choose(11.5) == "none"
+    choices = []
+    for now in (11.5, 13.0, 14.5):
+        policy.observe_write(3_600_000, 1.5, now)
+        choices.append(policy.choose(now))
+    assert choices == ["none", "none", "webp"]
 
 
 def test_hash_only_frames_do_not_count_as_well_compressed() -> None:

@@ -24,24 +24,32 @@ FRAME = memoryview(bytes(RAW_FRAME_BYTES)).cast("B", (448, 448, 3))
 
 
 class Hostile(Image.Image):
-    """A picture whose decoding ends as told, on whatever thread it is."""
+    """A picture that acts when it is loaded, and again when its colours are converted, on whatever thread that is."""
 
-    def __init__(self, act: Callable[[], None]) -> None:
+    def __init__(self, load: Callable[[], None], convert: Callable[[], None] | None = None) -> None:
         super().__init__()
         self._size = (448, 448)
-        self._mode = "RGB"
-        self._act = act
+        self._mode = "CMYK"
+        self._load = load
+        self._convert = convert
 
     def load(self) -> Any:
-        self._act()
-        raise AssertionError("the act was to raise")
+        self._load()
+
+    def convert(self, *_: Any, **__: Any) -> Any:
+        assert self._convert is not None, "loading was to fail"
+        self._convert()
 
 
-def raising(error: BaseException) -> Source:
+def picture(load: Callable[[], None], convert: Callable[[], None] | None = None) -> Source:
+    return Source(Kind.PIL, Hostile(load, convert), RAW_FRAME_BYTES)
+
+
+def raising(error: BaseException) -> Callable[[], None]:
     def act() -> None:
         raise error
 
-    return Source(Kind.PIL, Hostile(act), RAW_FRAME_BYTES)
+    return act
 
 
 def items(*sources: Source) -> list[tuple[Source, str, str]]:
@@ -73,7 +81,7 @@ async def test_a_chunk_has_one_outcome_for_each_item_in_order(
 )
 async def test_what_a_decoder_raises_costs_its_image_alone(error: Exception, code: ErrorCode) -> None:
     async with PreprocessWorkers(PreprocessConfig()) as workers:
-        bad, good = await workers.prepare(items(raising(error), to_source(FRAME)), "none")
+        bad, good = await workers.prepare(items(picture(raising(error)), to_source(FRAME)), "none")
     assert isinstance(good, Frame)
     assert isinstance(bad, ClassificationError)
     assert (bad.code, bad.retryable) == (code, False)
@@ -89,34 +97,37 @@ async def test_a_fault_of_our_own_is_internal_and_costs_its_image_alone() -> Non
     assert isinstance(good, Frame)
 
 
-async def test_no_more_chunks_at_a_time_than_threads() -> None:
-    busy, most, gate = 0, 0, threading.Event()
-    lock = threading.Lock()
+async def test_memory_that_runs_out_after_decoding_is_the_images_fault() -> None:
+    async with PreprocessWorkers(PreprocessConfig()) as workers:
+        (bad,) = await workers.prepare(items(picture(lambda: None, raising(MemoryError()))), "none")
+    assert isinstance(bad, ClassificationError)
+    assert (bad.code, bad.correlation_id) == (ErrorCode.INVALID_IMAGE, "id-0")
+    assert "memory" in bad.message
 
-    def act() -> None:
-        nonlocal busy, most
-        with lock:
-            busy += 1
-            most = max(most, busy)
-            if busy == 2:
-                gate.set()
-        gate.wait(10)
-        with lock:
-            busy -= 1
+
+async def test_no_more_chunks_at_a_time_than_threads() -> None:
+    started, release = threading.Semaphore(0), threading.Event()
+
+    def load() -> None:
+        started.release()
+        release.wait(10)
         raise OSError
 
     async with PreprocessWorkers(PreprocessConfig(threads=2)) as workers, anyio.create_task_group() as tasks:
         for _ in range(6):
-            tasks.start_soon(workers.prepare, items(Source(Kind.PIL, Hostile(act), 1)), "none")
-    assert most == 2
+            tasks.start_soon(workers.prepare, items(picture(load)), "none")
+        for _ in range(2):
+            await anyio.to_thread.run_sync(started.acquire)
+        assert repr(workers) == "PreprocessWorkers(2 of 2 threads busy)"
+        assert not started.acquire(blocking=False)
+        release.set()
     assert workers.threads == 2
 
 
 async def test_a_cancelled_chunk_ends_before_the_call_does() -> None:
-    started, ended = threading.Event(), threading.Event()
-    release = threading.Event()
+    started, release, ended = threading.Event(), threading.Event(), threading.Event()
 
-    def act() -> None:
+    def load() -> None:
         started.set()
         release.wait(10)
         ended.set()
@@ -124,7 +135,7 @@ async def test_a_cancelled_chunk_ends_before_the_call_does() -> None:
 
     async with PreprocessWorkers(PreprocessConfig(threads=1)) as workers:
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(workers.prepare, items(Source(Kind.PIL, Hostile(act), 1)), "none")
+            tasks.start_soon(workers.prepare, items(picture(load)), "none")
             await anyio.to_thread.run_sync(started.wait)
             tasks.cancel_scope.cancel()
             release.set()
