@@ -232,6 +232,7 @@ class Flow:
         dropped_count = self.foreign.put(foreign) if foreign else 0
         if foreign:
             self._foreign_seen_s = self._clock()
+            self.fleet.foreign_answers(len(foreign))
         totals.late_count += late_count
         totals.foreign_count += len(foreign)
         totals.foreign_dropped_count += dropped_count

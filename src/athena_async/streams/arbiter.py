@@ -102,7 +102,7 @@ class Arbiter:
                 batch.answered(ticket, now)
             elif self.recovery.answered(ticket, now):
                 recovered_count += 1
-            elif answer.error is not None:
+            elif answer.error is not None and ticket.last_error is not None:
                 late_count += 1  # again the error for which it waits to be resent
                 continue
             answered.append(ticket)

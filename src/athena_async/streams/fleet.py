@@ -84,6 +84,7 @@ class Fleet:
         self._clock = asyncio.get_running_loop().time
         self._channel_ids = itertools.count(1)
         self._left = asyncio.Event()
+        self._owed_count = 0
         self._start: StartSoon | None = None
         self._turned_away: dict[str, CallFailed] = {}
         self._session_hooks = Hooks(
@@ -142,24 +143,45 @@ class Fleet:
     def watch(self, usual_latency_s: float, grace_s: float, *, shared: bool) -> None:
         """Finds what should have been answered: sessions that are stuck, and images left out of an answer.
 
-        ``shared``: other clients take answers of the deployment, so that an answer we miss was not left out.
+        ``shared``: other clients take answers of the deployment. What we miss is then most likely with one of
+        them: it makes room for other batches, is awaited to its deadline, and is not asked for again.
         """
         now = self._clock()
         silence_s = max(self._config.silence_timeout_s, _SILENT_LATENCIES * usual_latency_s)
-        omitted: list[Batch] = []
+        overdue: list[Batch] = []
         for session in self.pool.lanes():
             if not session.batches:
                 continue
             if now - max(batch.progress_s for batch in session.batches) > silence_s:
                 session.abandon_call(f"no answer for {silence_s:.1f} s")
                 continue
-            omitted.extend(
+            overdue.extend(
                 batch
                 for batch in session.batches
-                if batch.open_count < len(batch.tickets) and now - batch.progress_s > _OMITTED_GRACES * grace_s
+                if (shared or batch.open_count < len(batch.tickets))
+                and now - batch.progress_s > _OMITTED_GRACES * grace_s
             )
-        if omitted and not shared:
-            self._hooks.overdue(omitted)
+        if shared:
+            for batch in overdue:
+                batch.carrier.release(batch)
+        elif overdue:
+            self._hooks.overdue(overdue)
+
+    def foreign_answers(self, count: int) -> None:
+        """Answers to other clients came to us, so about as many of ours went to them.
+
+        The oldest batches make room for others on that account: without it a shared deployment would be used at the
+        pace of grace periods. Their images are awaited to their deadline all the same.
+        """
+        self._owed_count += count
+        oldest = sorted(self.in_flight(), key=lambda batch: batch.sent_s)
+        for batch in oldest:
+            if batch.open_count > self._owed_count:
+                break
+            self._owed_count -= batch.open_count
+            batch.carrier.release(batch)
+        else:
+            self._owed_count = 0
 
     def renew(self, reason: str) -> None:
         """Replaces every channel: new ones first, the old ones finish what they carry."""
