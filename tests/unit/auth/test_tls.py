@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -183,17 +182,20 @@ async def test_a_vanished_and_a_broken_file_are_waited_out(files: Files) -> None
 
 
 async def test_a_swapped_link_is_a_rotation(tmp_path: Path) -> None:
-    """As orchestrators mount secrets: the files are links through a folder that is itself a link."""
+    """As orchestrators mount secrets: each file is a link through a folder that is itself a link."""
+    mount, link = tmp_path / "mount", tmp_path / "current"
+    mount.mkdir()
     for name in ("one", "two"):
         (tmp_path / name).mkdir()
         Files(tmp_path / name)
-    link = tmp_path / "current"
     link.symlink_to("one")
-    watch = FileWatch(Files.config_in(link), poll_s=POLL_S)
+    for name in ("ca.pem", "cert.pem", "key.pem"):
+        (mount / name).symlink_to(link / name)
+    watch = FileWatch(Files.config_in(mount), poll_s=POLL_S)
     waiting = asyncio.create_task(watch.wait_changed())
     assert await still_waiting(waiting)
     (tmp_path / "next").symlink_to("two")
-    os.replace(tmp_path / "next", link)
+    (tmp_path / "next").replace(link)
     await waiting
 
 
