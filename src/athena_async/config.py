@@ -154,7 +154,7 @@ class BatchingConfig:
         linger_s: how long an image may wait for company while another batch is in flight; an
             image never waits when nothing is in flight.
         fixed_size: always this many images a batch; None adapts.
-        max_batches_in_flight: batches that one channel may have unanswered.
+        max_batches_in_flight: batches that one endpoint may have unanswered.
     """
 
     max_images: int = 200

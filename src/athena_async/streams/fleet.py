@@ -275,6 +275,8 @@ class Fleet:
         )
 
     def _batch_over(self, session: Session, _batch: Batch) -> None:
+        # A probe that is given up must not keep its endpoint waiting; one that was answered is told of next.
+        self._health.probe_dropped(session.endpoint)
         self._hooks.batch_over(session.endpoint)
 
     def _lost(self, session: Session, loss: Loss) -> None:
