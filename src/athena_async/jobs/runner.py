@@ -167,8 +167,7 @@ class Job:
                 for entry in await self._pending(chunk):
                     if self.stop.is_set:
                         return
-                    if entry.path not in self._taken:
-                        yield self._take(entry)
+                    yield self._take(entry)
 
     def _take(self, entry: FileEntry) -> ImageInput:
         self._open[self._taken_count] = entry
@@ -177,7 +176,8 @@ class Job:
         return ImageInput(path=entry.path)
 
     async def _pending(self, chunk: list[FileEntry]) -> list[FileEntry]:
-        candidates = [entry for entry in chunk if entry.path not in self.left_out and entry.path not in self._taken]
+        found = {entry.path: entry for entry in chunk if entry.path not in self.left_out}
+        candidates = [entry for path, entry in found.items() if path not in self._taken]
         pending = await self._in_sink_thread(partial(self.sink.pending, candidates))
         self.report.skipped.update(pending.settled)
         return pending.entries

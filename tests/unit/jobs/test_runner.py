@@ -10,10 +10,9 @@ import pytest
 from athena_async.errors import ErrorCode
 from athena_async.jobs.ledger import RetryChoice
 from athena_async.jobs.records import Record
-from athena_async.jobs.report import Report
-from athena_async.jobs.runner import Job, RunLimits, Stop
+from athena_async.jobs.runner import Job, RunLimits
 from athena_async.jobs.sinks import NoSink, Sink, open_output, own_files
-from athena_async.jobs.sources import file_source
+from athena_async.jobs.sources import CHUNK_FILES, FileSource, file_source
 from athena_async.results import ClassificationResult, Outcome
 from tests.unit.jobs.fakes import FakeClient, classified, failed
 
@@ -47,8 +46,8 @@ class FullDisk(ListSink):
 
 
 def job(client: FakeClient, photos: Path, sink: Sink, **fields: object) -> Job:
-    defaults: dict[str, object] = {"report": Report(anyio.current_time()), "stop": Stop()}
-    return Job(client, file_source([photos], recursive=True), sink, **(defaults | fields))  # type: ignore[arg-type]
+    defaults: dict[str, object] = {"source": file_source([photos], recursive=True)}
+    return Job(client=client, sink=sink, **(defaults | fields))  # type: ignore[arg-type]
 
 
 async def test_each_file_is_classified_kept_and_counted_once(photos: Path) -> None:
@@ -63,6 +62,18 @@ async def test_each_file_is_classified_kept_and_counted_once(photos: Path) -> No
     assert run.report.is_complete
     assert sink.closed is True
     assert client.drain_timeouts == []
+
+
+async def test_a_source_that_tells_a_file_twice_has_it_classified_once(photos: Path, tmp_path: Path) -> None:
+    (tmp_path / "more").mkdir()
+    for number in range(CHUNK_FILES):
+        (tmp_path / "more" / f"{number}").touch()
+    client = FakeClient()
+    sink = open_output(tmp_path / "out.jsonl")
+    run = job(client, photos, sink, source=FileSource((str(photos), str(photos), str(tmp_path / "more"), str(photos))))
+    await run.run()
+    assert len(client.paths) == len(set(client.paths)) == 20 + CHUNK_FILES
+    assert len((tmp_path / "out.jsonl").read_bytes().splitlines()) == 20 + CHUNK_FILES
 
 
 async def test_a_bad_file_fails_alone(photos: Path) -> None:
