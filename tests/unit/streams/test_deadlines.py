@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+from athena_async.streams.deadlines import Deadlines
+from tests.unit.streams.fakes import tickets
+
+
+def test_gives_up_groups_in_the_order_of_their_deadlines() -> None:
+    deadlines = Deadlines()
+    assert deadlines.next_s() is None
+    deadlines.add(tickets("c", deadline_s=3.0))
+    deadlines.add(tickets("a", "b", deadline_s=1.0))
+    deadlines.add(tickets("d", deadline_s=3.0))
+    assert deadlines.next_s() == 1.0
+    assert deadlines.expired(0.999) == []
+    assert [t.correlation_id for t in deadlines.expired(1.0)] == ["a", "b"]
+    assert deadlines.expired(1.0) == []
+    assert [t.correlation_id for t in deadlines.expired(99.0)] == ["c", "d"]
+    assert deadlines.next_s() is None
+
+
+def test_settled_images_are_not_given_up_and_their_groups_are_let_go() -> None:
+    deadlines = Deadlines()
+    a, b = tickets("a", "b", deadline_s=1.0)
+    deadlines.add([a, b])
+    deadlines.add(tickets("c", deadline_s=2.0))
+    a.settle()
+    assert deadlines.next_s() == 1.0
+    b.settle()
+    assert deadlines.next_s() == 2.0
+    assert repr(deadlines) == "Deadlines(1 groups)"
+    deadlines.add([a])
+    assert deadlines.expired(1.5) == []
+
+
+def test_nothing_is_no_group() -> None:
+    deadlines = Deadlines()
+    deadlines.add([])
+    assert repr(deadlines) == "Deadlines(0 groups)"
