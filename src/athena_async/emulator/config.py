@@ -144,8 +144,3 @@ class EmulatorConfig:
         for name in ("mtls", "oauth_tls"):
             if getattr(self, name) and self.tls_dir is None:
                 raise ConfigError("tls_dir", None, f"set, since {name} is")
-
-    @property
-    def authenticates(self) -> bool:
-        """Whether callers are asked for a token."""
-        return bool(self.api_keys or self.oauth_clients)

@@ -98,16 +98,9 @@ class Deployment:
         self._unanswered[correlation_id] = self._unanswered.get(correlation_id, 0) + 1
         self.backlog += 1
 
-    def keep(self, kept: Kept, *, position: int | None = None) -> None:
-        """Keeps a response and wakes the stream that has waited longest.
-
-        Args:
-            position: how many kept responses go before it; None puts it last.
-        """
-        if position is None:
-            self._kept.append(kept)
-        else:
-            self._kept.insert(position, kept)
+    def keep(self, kept: Kept) -> None:
+        """Keeps a response and wakes the stream that has waited longest."""
+        self._kept.append(kept)
         self.pass_on()
 
     def take(self, now_s: float) -> Kept | None:
@@ -129,9 +122,7 @@ class Deployment:
                 self._unanswered[correlation_id] = left
         if origin is not None:
             origin.settle(input_count)
-        crowded, self._crowded = self._crowded, []
-        for callback in crowded:
-            callback()
+        self._report_room()
 
     def wait(self, callback: Callback) -> None:
         """Puts a stream at the end of the line for answers. Its callback is called once."""
@@ -171,6 +162,12 @@ class Deployment:
         for response in kept:
             if response.origin is not None:
                 response.origin.settle(response.input_count)
+        self._report_room()
+
+    def _report_room(self) -> None:
+        crowded, self._crowded = self._crowded, []
+        for callback in crowded:
+            callback()
 
     def _expire_answers(self, now_s: float) -> None:
         while self._kept and now_s - self._kept[0].kept_at_s >= ANSWER_LIFETIME_S:

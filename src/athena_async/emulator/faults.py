@@ -132,7 +132,7 @@ class FaultPlan:
         names = [field.name for field in fields(self)]
         for name in changes:
             if name not in names:
-                raise ConfigError("faults", name, "one of " + ", ".join(names))
+                raise ConfigError("faults: field", name, "one of " + ", ".join(names))
         return replace(self, **changes)  # type: ignore[arg-type]
 
 

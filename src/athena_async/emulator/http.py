@@ -12,6 +12,7 @@ import json
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -106,7 +107,7 @@ class HttpServer:
         try:
             while True:
                 async with asyncio.timeout(_REQUEST_TIMEOUT_S):
-                    request = await self._receive(connection, reader)
+                    request = await self._receive(connection, reader, writer)
                 if request is None:
                     break
                 await _send(connection, writer, request.method, await self._handler(request))
@@ -122,13 +123,18 @@ class HttpServer:
             with contextlib.suppress(OSError):
                 await writer.wait_closed()
 
-    async def _receive(self, connection: h11.Connection, reader: asyncio.StreamReader) -> Request | None:
+    async def _receive(
+        self, connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> Request | None:
         """The next request whole, or None where the client has ended the connection."""
         head: h11.Request | None = None
         body = bytearray()
         while True:
             event = connection.next_event()
             if event is h11.NEED_DATA:
+                if connection.they_are_waiting_for_100_continue:
+                    go_on = h11.InformationalResponse(status_code=100, headers=[])
+                    writer.write(connection.send(go_on) or b"")
                 connection.receive_data(await reader.read(_READ_BYTES))
             elif isinstance(event, h11.Request):
                 head = event
@@ -156,7 +162,8 @@ async def _send(connection: h11.Connection, writer: asyncio.StreamWriter, method
         ("cache-control", "no-store"),
         *response.headers,
     ]
-    out = connection.send(h11.Response(status_code=response.status, headers=headers)) or b""
+    reason = HTTPStatus(response.status).phrase.encode()
+    out = connection.send(h11.Response(status_code=response.status, headers=headers, reason=reason)) or b""
     out += connection.send(h11.Data(data=body if method != "HEAD" else b"")) or b""
     out += connection.send(h11.EndOfMessage()) or b""
     writer.write(out)

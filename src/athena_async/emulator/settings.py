@@ -101,5 +101,5 @@ def _checked(name: str, kind: type[Any], values: Mapping[str, Any]) -> dict[str,
     allowed = [field.name for field in fields(kind)]
     for key in values:
         if key not in allowed:
-            raise ConfigError(name, key, "one of " + ", ".join(allowed))
+            raise ConfigError(f"{name}: field", key, "one of " + ", ".join(allowed))
     return dict(values)

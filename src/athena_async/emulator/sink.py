@@ -159,8 +159,8 @@ class SinkStream:
                 return
             if not image_count:
                 continue
-            if service.instant:
-                await self._put(response)
+            if service.instant and not len(self._delayed):
+                await self._context.write(response)
                 continue
             finish_s = service.queue.accept(asyncio.get_running_loop().time(), image_count, len(data))
             if finish_s is None:

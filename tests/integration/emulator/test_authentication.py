@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from pathlib import Path
 from types import SimpleNamespace
@@ -22,6 +23,28 @@ GRANT = {
     "audience": "crisp-athena-live",
     "grant_type": "client_credentials",
 }
+
+
+CONTINUE = (
+    b"POST /oauth/token HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 2\r\n"
+    b"Expect: 100-continue\r\nConnection: close\r\n\r\n"
+)
+
+
+async def raw_exchange(emulator: Emulator, head: bytes) -> list[bytes]:
+    """The status lines that a head, and the body {} once it is asked for, are answered with."""
+    host, _, port = str(emulator.oauth_url).removeprefix("http://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(head)
+    found = [(await reader.readuntil(b"\r\n")).rstrip(b"\r\n")]
+    if b" 100 " in found[0]:
+        writer.write(b"{}")
+        await reader.readuntil(b"\r\n")
+        found.append((await reader.readuntil(b"\r\n")).rstrip(b"\r\n"))
+    await reader.read()
+    writer.close()
+    await writer.wait_closed()
+    return found
 
 
 async def ask(stub: Any, lab: SimpleNamespace, metadata: Any) -> grpc.StatusCode:
@@ -97,6 +120,8 @@ async def test_the_endpoint_over_a_socket(lab: SimpleNamespace) -> None:
         assert (await http.get(discovery["jwks_uri"])).json()["keys"][0]["kty"] == "RSA"
         assert (await http.head("/.well-known/openid-configuration")).content == b""
         assert (await http.get("/nothing")).status_code == 404
+        assert await raw_exchange(emulator, CONTINUE) == [b"HTTP/1.1 100 ", b"HTTP/1.1 401 Unauthorized"]
+        assert await raw_exchange(emulator, b"nonsense\r\n\r\n") == [b"HTTP/1.1 400 Bad Request"]
         assert (await http.post("/oauth/token", content=b"x" * 2_000_000)).status_code == 413
 
 

@@ -48,9 +48,8 @@ def test_answers_are_taken_once_and_in_order() -> None:
     deployment = opened()
     deployment.keep(kept("one"))
     deployment.keep(kept("two"))
-    deployment.keep(kept("zero"), position=0)
-    taken = [deployment.take(NOW) for _ in range(4)]
-    assert [answer.correlation_ids if answer else None for answer in taken] == [("zero",), ("one",), ("two",), None]
+    taken = [deployment.take(NOW) for _ in range(3)]
+    assert [answer.correlation_ids if answer else None for answer in taken] == [("one",), ("two",), None]
 
 
 def test_each_answer_wakes_the_stream_that_has_waited_longest() -> None:
@@ -153,6 +152,14 @@ def test_room_is_reported_once_when_something_was_settled() -> None:
     deployment.wait_for_room(lambda: calls.append(1))
     deployment.settle(["one"], None, 1)
     deployment.settle(["two"], None, 1)
+    assert calls == [1]
+
+
+def test_room_is_reported_when_everything_is_purged() -> None:
+    deployment = opened()
+    calls: list[int] = []
+    deployment.wait_for_room(lambda: calls.append(1))
+    deployment.remove()
     assert calls == [1]
 
 
