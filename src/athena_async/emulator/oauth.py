@@ -47,6 +47,10 @@ class TokenIssuer:
         self._clock = clock
         self._series = 0
 
+    def prepare(self) -> None:
+        """Makes the key, which takes a tenth of a second: call it off the event loop, before the first token."""
+        _ = self._key
+
     def issue(
         self, client_id: str, issuer: str, *, lifetime_s: float | None = None, audience: str | None = None
     ) -> str:
@@ -97,7 +101,7 @@ class TokenIssuer:
 
     @cached_property
     def _key(self) -> RSAKey:
-        """RS256, what every OpenID library expects; made when first asked for, since it takes a moment."""
+        """For RS256, what every OpenID library expects."""
         try:
             from joserfc.jwk import RSAKey
         except ImportError:

@@ -241,6 +241,8 @@ class Emulator:
         stack.push_async_callback(self._background.aclose)
         self._service = self._make_service(executor)
         stack.push_async_callback(_cancelled, asyncio.get_running_loop().create_task(self._sweep()))
+        if self.config.oauth_clients:
+            await asyncio.get_running_loop().run_in_executor(executor, self.tokens.prepare)
         if self.config.tls_dir is not None:
             self._authority = TestAuthority.ensure(Path(self.config.tls_dir))
         await self._start_http(stack)
