@@ -8,9 +8,22 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from athena_async import AthenaClient, BatchingConfig, ClientConfig, ImageInput, Outcome, RetryConfig
+from athena_async import (
+    AthenaClient,
+    BatchingConfig,
+    ClassificationError,
+    ClassificationResult,
+    ClientConfig,
+    ErrorCode,
+    ImageInput,
+    Outcome,
+    PoolConfig,
+    RetryConfig,
+)
 from athena_async.stats import ClientStats
-from tests.simulation.world import StormyAthena, Weather
+from athena_async.testing import FakeAthena
+from athena_async.wire import ServiceError
+from tests.simulation.world import ForgetfulAthena, PoisonedAthena, StormyAthena, Weather
 from tests.virtual_time import VirtualTimeLoop
 
 
@@ -184,8 +197,6 @@ async def stalled_loop(stall_s: float, seed: int, images: int = 500) -> Figures:
 
 async def failing_service(images: int, seed: int) -> Figures:
     """P11: everything fails with a retryable error: at most 3 attempts an image, 10 % more once the budget is spent."""
-    from athena_async import ClassificationError, ErrorCode
-
     service = StormyAthena(Weather(), random.Random(seed))
     service._answer = lambda given: ClassificationError(ErrorCode.MODEL_ERROR, "the fake's model is down")
     settings = config(timeout_s=600.0, retry=RetryConfig(budget_images=100, base_s=0.01, cap_s=0.1))
@@ -196,3 +207,119 @@ async def failing_service(images: int, seed: int) -> Figures:
     assert stats.resent_count <= 100 + 0.1 * images, stats.resent_count
     assert all(result.outcome is Outcome.FAILED for result in results)
     return Figures(images, asyncio.get_running_loop().time(), outcomes={"FAILED": images}, resent=stats.resent_count)
+
+
+async def forgotten(hours: float, seed: int, images: int = 300) -> Figures:
+    """P5: the service's answers are gone after an hour; what it lists then is nobody's promise to us."""
+    service = ForgetfulAthena(Weather(), random.Random(seed))
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualTimeLoop)
+    settings = config(timeout_s=hours * 7200.0, batching=BatchingConfig(fixed_size=100))
+    async with AthenaClient(settings, connect=service.connect, seed=seed) as client:
+        work = asyncio.create_task(client.classify_many(hash_inputs(images)))
+        service.hold()
+        while len(service.kept) < images:
+            await asyncio.sleep(0.1)
+        service.drop()
+        await asyncio.sleep(60.0)
+        assert client.stats().resent_count == 0
+        loop.jump(hours * 3600.0)
+        forgotten_s = loop.time()
+        service.forget()
+        service.release()
+        results = await work
+        waited_s = loop.time() - forgotten_s
+        stats = client.stats()
+    assert all(result.ok for result in results)
+    assert set(service.processed.values()) == {2}, "each was asked for once more"
+    assert waited_s < 60.0, f"waited {waited_s:.0f} s more for what the service no longer owes"
+    return Figures(images, loop.time(), outcomes={"CLASSIFIED": images}, resent=stats.resent_count, disconnects=1)
+
+
+async def refusing_service(minutes: float, seed: int) -> int:
+    """P11: nobody is let in for a while. Returns the calls that were tried, which backoff bounds."""
+    service = FakeAthena()
+    opened = 0
+
+    async def connect(endpoint: str) -> object:
+        transport = await service.connect(endpoint)
+        open_stream = transport.open_stream
+
+        def counted(metadata: object) -> object:
+            nonlocal opened
+            opened += 1
+            return open_stream(metadata)  # type: ignore[arg-type]
+
+        transport.open_stream = counted  # type: ignore[method-assign, assignment]
+        return transport
+
+    settings = config(timeout_s=minutes * 120.0, pool=PoolConfig(channels=2, max_channels=2))
+    async with AthenaClient(settings, connect=connect, seed=seed) as client:  # type: ignore[arg-type]
+        service.refuse(ErrorCode.UNAVAILABLE)
+        work = asyncio.create_task(client.classify_many(hash_inputs(200)))
+        await asyncio.sleep(minutes * 60.0)
+        refused = opened
+        service.refuse(None)
+        assert all(result.ok for result in await work)
+        assert client.stats().resent_count == 0
+    return refused
+
+
+async def poisoned(guilty: int, seed: int, *, images: int = 400, cuts: int = 0) -> Figures:
+    """P8: requests in flight, some with an image that fails the whole of it: no other image is failed."""
+    rng = random.Random(seed)
+    error = ServiceError(rng.choice([ErrorCode.AFFILIATE_NOT_PERMITTED, ErrorCode.UNSPECIFIED]), "not permitted", "")
+    service = PoisonedAthena(Weather(latency_s=(0.01, 0.5), replayed=0.01), rng, error)
+    bad = set(rng.sample(range(images), guilty))
+    given = [ImageInput(md5=f"{n:032x}", affiliate="bad" if n in bad else "good") for n in range(images)]
+    settings = config(timeout_s=300.0, batching=BatchingConfig(fixed_size=rng.choice([1, 10, 50])))
+    async with AthenaClient(settings, connect=service.connect, seed=seed) as client:
+        work = asyncio.create_task(client.classify_many(given))
+        for _ in range(cuts):
+            await asyncio.sleep(rng.uniform(0.0, 1.0))
+            service.drop()
+        results = await work
+    misattributed = [r for r in results if r.outcome is Outcome.FAILED and r.index not in bad]
+    acquitted = [r for r in results if r.ok and r.index in bad]
+    unknown = [r for r in results if r.outcome is Outcome.UNKNOWN]
+    assert not misattributed, f"seed {seed}: {len(misattributed)} innocent images failed, {misattributed[0]}"
+    assert not acquitted
+    assert cuts or not unknown, f"seed {seed}: {len(unknown)} images left open, {unknown[:1]}"
+    assert service.global_count
+    return Figures(images, asyncio.get_running_loop().time(), outcomes=dict(Counter(str(r.outcome) for r in results)))
+
+
+async def shared_deployment(clients: int, seed: int, images: int = 300) -> Figures:
+    """P7: clients of one deployment get each other's answers; each is at home, or handed over elsewhere.
+
+    An answer may be asked for again only by a client that saw none of the others' yet.
+    """
+    service = StormyAthena(Weather(), random.Random(seed))
+    settings = config(timeout_s=60.0, deployment_id="shared")
+    open_clients = [AthenaClient(settings, connect=service.connect, seed=seed + n) for n in range(clients)]
+    handed_over: Counter[str] = Counter()
+
+    async def take(client: AthenaClient) -> None:
+        async for result in client.foreign_results():
+            handed_over[result.correlation_id] += 1
+
+    async def work(client: AthenaClient) -> list[ClassificationResult]:
+        async with client:
+            taking = asyncio.create_task(take(client))
+            results = await client.classify_many(hash_inputs(images))
+            await asyncio.sleep(10.0)
+            assert client.stats().foreign_dropped_count == 0
+        await taking
+        return results
+
+    everything = [r for results in await asyncio.gather(*map(work, open_clients)) for r in results]
+    assert sum(result.attempts for result in everything) == service.processed.total()
+    at_home = {result.correlation_id for result in everything if result.ok}
+    elsewhere = {result.correlation_id for result in everything if not result.ok and result.attempts}
+    assert elsewhere <= set(handed_over), f"{len(elsewhere - set(handed_over))} answers were dropped"
+    assert len(at_home) + len(elsewhere) == len(service.processed)
+    figures = Figures(clients * images, asyncio.get_running_loop().time(), foreign=handed_over.total())
+    figures.outcomes = {"at home": len(at_home), "elsewhere": len(elsewhere)}
+    figures.outcomes["not sent in time"] = clients * images - len(service.processed)
+    figures.billed_again = service.processed.total() - len(service.processed)
+    return figures

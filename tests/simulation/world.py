@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from athena_async.errors import ClassificationError, ErrorCode
 from athena_async.results import Classification
 from athena_async.testing import FakeAthena, FakeStream
 from athena_async.wire import Answer, Input, ServiceError, write_response
@@ -45,9 +46,10 @@ class StormyAthena(FakeAthena):
         self._rng = rng
         self._past: deque[Answer] = deque(maxlen=1000)
 
-    def answer(self, given: Input) -> Answer:
-        """As the plain fake, which is believed to answer what it was asked."""
-        return super().answer(given)
+    def forget(self) -> None:
+        """Answers kept too long are gone, as the service's are after an hour."""
+        self.lost_count += len(self.kept)
+        self.kept.clear()
 
     def send(self, answers: Sequence[Answer], global_error: ServiceError | None = None) -> bool:
         if not self.streams:
@@ -84,3 +86,38 @@ class StormyAthena(FakeAthena):
             stream.put(write_response(part))
         else:
             self.lost_count += len(part)
+
+
+class PoisonedAthena(StormyAthena):
+    """Answers a request that holds an input of the affiliate ``bad`` with one global error, which names nobody."""
+
+    def __init__(self, weather: Weather, rng: random.Random, error: ServiceError) -> None:
+        super().__init__(weather, rng)
+        self.error = error
+        self.global_count = 0
+        self._answer = self._weigh
+
+    def _weigh(self, given: Input) -> dict[str, float] | ClassificationError:
+        if given.affiliate == "bad":
+            return ClassificationError(ErrorCode.AFFILIATE_NOT_PERMITTED, "Affiliate ID 'bad' is not permitted")
+        return {"UnknownCSAM-Ducks": 1.0}
+
+    def received(self, inputs: Sequence[Input]) -> None:
+        if all(given.affiliate != "bad" for given in inputs):
+            super().received(inputs)
+            return
+        delay_s = self._rng.uniform(*self._weather.latency_s)
+        asyncio.get_running_loop().call_later(delay_s, self._refuse_all)
+
+    def _refuse_all(self) -> None:
+        self.global_count += 1
+        if self.streams:
+            self._rng.choice(self.streams).put(write_response((), self.error))
+
+
+class ForgetfulAthena(StormyAthena):
+    """Its backlog is of somebody else: it never says that it holds nothing."""
+
+    @property
+    def backlog(self) -> int:
+        return super().backlog + 7
