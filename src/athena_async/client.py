@@ -19,7 +19,7 @@ from athena_async.channels.channel import Access, CallFailed, Connect, GrpcTrans
 from athena_async.config import ClientConfig, TlsConfig
 from athena_async.engine import Engine
 from athena_async.errors import ClientClosedError, ErrorCode, RpcError
-from athena_async.events import Event, Observer
+from athena_async.events import Event, Observer, Opened
 from athena_async.flow import Flow
 from athena_async.intake import Images, Intake
 from athena_async.results import ClassificationResult, DeploymentInfo, DrainReport
@@ -90,6 +90,14 @@ class AthenaClient:
         engine = Engine(self.config, flow, credentials, watch, self._emit)
         await engine.start()
         self._engine = engine
+        self._emit(
+            Opened(
+                asyncio.get_running_loop().time(),
+                self.deployment_id,
+                self.config.affiliate,
+                not self.config.deployment_id,
+            )
+        )
         self._intake = Intake(self.config, engine, _rate_limiter(self.config))
         return self
 

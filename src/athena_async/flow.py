@@ -115,9 +115,11 @@ class Flow:
         self.empty.clear()
         self.settlement.totals.accepted_count += len(tickets)
         self._emit(events.ImagesAccepted(self._clock(), len(tickets)))
+        if not self.arbiter.deadlines:
+            self.attention.set()
         self.arbiter.deadlines.add(tickets)
-        self.attention.set()
-        return [(ticket, _duplicate_id(ticket)) for ticket in tickets if not self.demultiplexer.register(ticket)]
+        register = self.demultiplexer.register
+        return [(ticket, _duplicate_id(ticket)) for ticket in tickets if not register(ticket)]
 
     def prepared(self, tickets: list[Ticket], failed: Failed) -> None:
         """Images leave preprocessing."""
@@ -126,21 +128,20 @@ class Flow:
             self.settlement.settle(
                 [(t, t.result(Outcome.FAILED, now, e.code, e.message, retryable=e.retryable)) for t, e in failed]
             )
-        for ticket in tickets:
-            if self.hearing.is_barred(ticket.affiliate):
-                self.hearing.settle_barred(ticket)
-            else:
-                self._reserve_exactly(ticket)
-        tickets = [ticket for ticket in tickets if not ticket.settled]
+        if self.hearing.bars_any:
+            tickets = self.hearing.settle_barred(tickets)
         if tickets:
+            self._reserve_exactly(tickets)
             self.batcher.offer(tickets, now)
-            self.pump()
+            self._have_streams()
 
-    def _reserve_exactly(self, ticket: Ticket) -> None:
-        assert ticket.frame is not None
-        size_bytes = ticket.frame.size_bytes
-        self.limit.adjust(size_bytes - ticket.reserved_bytes)
-        ticket.reserved_bytes = size_bytes
+    def _reserve_exactly(self, tickets: list[Ticket]) -> None:
+        """The place that was taken for an estimate becomes that of the frame."""
+        difference_bytes = 0
+        for ticket in tickets:
+            difference_bytes += ticket.frame_bytes - ticket.reserved_bytes
+            ticket.reserved_bytes = ticket.frame_bytes
+        self.limit.adjust(difference_bytes)
 
     def tick(self, late_s: float) -> None:
         """Time passed; ``late_s`` more than planned."""
@@ -163,7 +164,10 @@ class Flow:
     def pump(self) -> None:
         """Lets leave what may, and has streams opened where images wait for one."""
         self.batcher.pump(self._clock())
-        if len(self.batcher) or len(self.arbiter.recovery):
+        self._have_streams()
+
+    def _have_streams(self) -> None:
+        if len(self.batcher) or self.arbiter.recovery:
             self.fleet.demand()
 
     def want_streams(self) -> None:

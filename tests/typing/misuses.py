@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from athena_async import AthenaClient, ClassificationResult, ClientConfig, ImageInput, LimitsConfig, PoolConfig
+from athena_async import AthenaClient, ClientConfig, ImageInput, LimitsConfig, PoolConfig
 
 
 def wrong_configurations() -> None:
@@ -16,9 +16,8 @@ def wrong_configurations() -> None:
     ImageInput(md5=b"digest")  # type: ignore[arg-type]
 
 
-def values_are_frozen(config: ClientConfig, result: ClassificationResult) -> None:
+def configuration_is_frozen(config: ClientConfig) -> None:
     config.timeout_s = 5.0  # type: ignore[misc]
-    result.attempts = 0  # type: ignore[misc]
 
 
 async def wrong_calls(client: AthenaClient) -> None:

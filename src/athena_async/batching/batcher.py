@@ -53,7 +53,7 @@ class Batcher(Generic[RouteT]):
         self._pick = pick
         self._sent = sent
         self._linger_s = linger_s
-        self._ready: deque[tuple[Ticket, int]] = deque()
+        self._ready: deque[Ticket] = deque()
         self._ready_bytes = 0
         self._paused = 0
         self._timer: asyncio.TimerHandle | None = None
@@ -76,14 +76,20 @@ class Batcher(Generic[RouteT]):
 
     def offer(self, tickets: Iterable[Ticket], now: float) -> None:
         """Appends prepared images and lets leave what may."""
+        size_bytes = 0
         for ticket in tickets:
-            self._ready.append(self._entry(ticket, now))
+            ticket.ready_s = now
+            size_bytes += ticket.frame_bytes
+            self._ready.append(ticket)
+        self._ready_bytes += size_bytes
         self.pump(now)
 
     def offer_first(self, tickets: list[Ticket], now: float) -> None:
         """Puts images that come back at the front, in their order. Does not pump."""
         for ticket in reversed(tickets):
-            self._ready.appendleft(self._entry(ticket, now))
+            ticket.ready_s = now
+            self._ready_bytes += ticket.frame_bytes
+            self._ready.appendleft(ticket)
 
     def finished(self, endpoint: str) -> None:
         """A batch of this endpoint is over, answered or lost."""
@@ -98,15 +104,15 @@ class Batcher(Generic[RouteT]):
 
     def remove(self, gone: Callable[[Ticket], bool]) -> list[Ticket]:
         """Takes out the images for which ``gone`` holds, and returns them."""
-        removed = [entry for entry in self._ready if gone(entry[0])]
+        removed = [ticket for ticket in self._ready if gone(ticket)]
         if removed:
-            self._ready = deque(entry for entry in self._ready if not gone(entry[0]))
-            self._ready_bytes -= sum(size_bytes for _, size_bytes in removed)
-        return [ticket for ticket, _ in removed]
+            self._ready = deque(ticket for ticket in self._ready if not gone(ticket))
+            self._ready_bytes -= sum(ticket.frame_bytes for ticket in removed)
+        return removed
 
     def pump(self, now: float) -> None:
         """Hands out batches until none is due or no channel has room."""
-        while not self._paused and self._oldest() is not None:
+        while not self._paused and self._drop_settled():
             route = self._pick(self._has_room)
             if route is None:
                 return
@@ -124,24 +130,18 @@ class Batcher(Generic[RouteT]):
             self._timer.cancel()
             self._timer = None
 
-    def _entry(self, ticket: Ticket, now: float) -> tuple[Ticket, int]:
-        ticket.ready_s = now
-        size_bytes = ticket.frame.size_bytes if ticket.frame else 0
-        self._ready_bytes += size_bytes
-        return ticket, size_bytes
-
-    def _oldest(self) -> tuple[Ticket, int] | None:
-        """The next image to leave and its bytes. Drops those before it that were settled meanwhile."""
-        while self._ready and self._ready[0][0].settled:
-            self._ready_bytes -= self._ready.popleft()[1]
-        return self._ready[0] if self._ready else None
+    def _drop_settled(self) -> bool:
+        """Drops images at the front that were settled meanwhile; whether one that was not is left."""
+        while self._ready and self._ready[0].settled:
+            self._ready_bytes -= self._ready.popleft().frame_bytes
+        return bool(self._ready)
 
     def _has_room(self, route: RouteT) -> bool:
         load = self._loads[route.endpoint]
         return load.in_flight < load.controller.plan(asyncio.get_running_loop().time()).in_flight
 
     def _is_due(self, load: _Load, now: float) -> bool:
-        oldest_s = self._ready[0][0].ready_s
+        oldest_s = self._ready[0].ready_s
         waited_s = now - oldest_s
         if now >= oldest_s + self._linger_s:  # the timer's own sum, which the difference can miss by a rounding
             waited_s = max(waited_s, self._linger_s)
@@ -164,12 +164,11 @@ class Batcher(Generic[RouteT]):
         plan = load.controller.plan(now)
         tickets: list[Ticket] = []
         size_bytes = 0
-        while len(tickets) < plan.images and (oldest := self._oldest()) is not None:
-            ticket, frame_bytes = oldest
-            if tickets and size_bytes + frame_bytes > plan.size_bytes:
+        while len(tickets) < plan.images and self._drop_settled():
+            ticket = self._ready[0]
+            if tickets and size_bytes + ticket.frame_bytes > plan.size_bytes:
                 break
-            self._ready.popleft()
-            tickets.append(ticket)
-            size_bytes += frame_bytes
+            tickets.append(self._ready.popleft())
+            size_bytes += ticket.frame_bytes
         self._ready_bytes -= size_bytes
         return Batch(tickets, size_bytes, route, now, in_flight=load.in_flight + 1, queue_depth=len(self._ready))

@@ -19,6 +19,7 @@ from athena_async import wire
 from athena_async._version import __version__
 from athena_async.config import PoolConfig
 from athena_async.errors import ErrorCode
+from athena_async.observability.tracing import inject_metadata
 
 T = TypeVar("T")
 
@@ -163,14 +164,14 @@ class GrpcTransport:
         self._list_deployments = self._channel.unary_unary(wire.LIST_DEPLOYMENTS)
 
     def open_stream(self, metadata: Metadata) -> StreamCall:
-        return _GrpcStreamCall(self._classify(metadata=CLIENT_METADATA + metadata))
+        return _GrpcStreamCall(self._classify(metadata=_call_metadata(metadata)))
 
     async def classify_single(self, data: bytes, *, timeout_s: float, metadata: Metadata) -> bytes:
-        every_pair = CLIENT_METADATA + metadata
+        every_pair = _call_metadata(metadata)
         return await _unary(lambda: self._classify_single(data, timeout=timeout_s, metadata=every_pair))
 
     async def list_deployments(self, *, timeout_s: float, metadata: Metadata) -> bytes:
-        every_pair = CLIENT_METADATA + metadata
+        every_pair = _call_metadata(metadata)
         return await _unary(lambda: self._list_deployments(b"", timeout=timeout_s, metadata=every_pair))
 
     async def wait_going_away(self) -> None:
@@ -248,6 +249,10 @@ class _GrpcStreamCall:
             return CallFailed(ErrorCode.UNAVAILABLE, "the connection was lost while writing")
         pushback_s = _pushback_s(await self._call.trailing_metadata())
         return CallFailed(_CODES.get(code, ErrorCode.INTERNAL), details or code.name, pushback_s)
+
+
+def _call_metadata(metadata: Metadata) -> Metadata:
+    return CLIENT_METADATA + inject_metadata() + metadata
 
 
 async def _unary(start: Callable[[], grpc.aio.UnaryUnaryCall[bytes, bytes]]) -> bytes:

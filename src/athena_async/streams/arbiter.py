@@ -84,7 +84,7 @@ class Arbiter:
     @property
     def is_busy(self) -> bool:
         """Whether `tick` should come often."""
-        return self._inquest is not None or len(self.recovery) > 0
+        return self._inquest is not None or bool(self.recovery)
 
     def received(self, session: Session, response: wire.Response) -> None:
         """A response came, on whatever stream."""

@@ -16,6 +16,9 @@ class Deadlines:
         self._heap: list[tuple[float, int, list[Ticket]]] = []
         self._order = itertools.count()
 
+    def __bool__(self) -> bool:
+        return bool(self._heap)
+
     def __repr__(self) -> str:
         return f"Deadlines({len(self._heap)} groups)"
 

@@ -66,6 +66,9 @@ class Recovery:
         self._backlog: int | None = None
         self._backlog_failed = False
 
+    def __bool__(self) -> bool:
+        return bool(self._groups)
+
     def __len__(self) -> int:
         return sum(len(group.tickets) for group in self._groups)
 

@@ -122,20 +122,26 @@ class SuspectHearing:
             del self._barred[affiliate]
         return affiliate in self._barred
 
-    def settle_barred(self, ticket: Ticket) -> None:
-        """Fails an image of a barred affiliate without sending it."""
-        message, _ = self._barred[ticket.affiliate]
-        self._settlement.fail([ticket], Outcome.FAILED, ErrorCode.AFFILIATE_NOT_PERMITTED, message)
+    @property
+    def bars_any(self) -> bool:
+        """Whether any affiliate is known not to be permitted."""
+        return bool(self._barred)
+
+    def settle_barred(self, tickets: list[Ticket]) -> list[Ticket]:
+        """Fails images of barred affiliates without sending them; returns the others."""
+        for ticket in tickets:
+            if self.is_barred(ticket.affiliate):
+                message, _ = self._barred[ticket.affiliate]
+                self._settlement.fail([ticket], Outcome.FAILED, ErrorCode.AFFILIATE_NOT_PERMITTED, message)
+        return [ticket for ticket in tickets if not ticket.settled]
 
     async def hear(self, suspects: list[Ticket], error: wire.ServiceError) -> None:
         """Settles each suspect, one after the other. Cancelling leaves the rest to whoever closes the client."""
         for ticket in suspects:
             frame = ticket.frame
-            if ticket.settled or frame is None:
+            if ticket.settled or frame is None or not self.settle_barred([ticket]):
                 continue
-            if self.is_barred(ticket.affiliate):
-                self.settle_barred(ticket)
-            elif not self._budget.try_spend(1):
+            if not self._budget.try_spend(1):
                 message = f"one request of several failed ({error.text}), and no resend is left in the budget"
                 self._settlement.fail([ticket], Outcome.UNKNOWN, error.code, message)
             else:

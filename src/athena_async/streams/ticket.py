@@ -38,6 +38,7 @@ class Ticket:
         "correlation_id",
         "deadline_s",
         "frame",
+        "frame_bytes",
         "index",
         "last_error",
         "model_errors",
@@ -69,6 +70,7 @@ class Ticket:
         self.deadline_s = deadline_s
         self.ready_s = 0.0
         self.frame: Frame | None = None
+        self.frame_bytes = 0
         self.batch: Batch | None = None
         self.attempts = 0
         self.model_errors = 0
@@ -82,6 +84,7 @@ class Ticket:
     def prepared(self, frame: Frame) -> None:
         """Preprocessing is over; the original is let go."""
         self.frame = frame
+        self.frame_bytes = frame.size_bytes
         self.source = _GONE
 
     def settle(self) -> None:
