@@ -39,6 +39,8 @@ def main(wrap: Callable[[Prepare], Prepare] | None = None) -> None:
     Args:
         wrap: makes another preparation of the real one; tests put decoders in that misbehave.
     """
+    for request_to_end in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(request_to_end, signal.SIG_IGN)  # meant for the parent, which drains first and then ends us
     requests, answers = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     nowhere = os.open(os.devnull, os.O_RDWR)
     os.dup2(nowhere, 0)

@@ -5,6 +5,7 @@ Neither gRPC nor the generated messages are imported here, so that a worker proc
 
 from __future__ import annotations
 
+import threading
 from typing import TYPE_CHECKING, Any, cast
 
 from PIL import Image, ImageFile
@@ -18,6 +19,10 @@ from athena_async.images.formats import Format
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+
+_LOADING = tuple(threading.Lock() for _ in range(64))
+"""Held while a caller's picture is loaded: the same one may be handed in twice, and loading is not for two threads."""
 
 
 def render_bytes(data: bytes | bytearray, config: PreprocessConfig, encoding: str) -> Rendered:
@@ -46,7 +51,8 @@ def render_picture(image: Image.Image, config: PreprocessConfig, encoding: str) 
     decode.check_pixels(image.size, config.max_pixels)
     if not config.resize and image.size != resize.SIZE:
         raise _wrong_size(image.size)
-    decode.load(image, image.format or "PIL image")
+    with _LOADING[id(image) // 64 % len(_LOADING)]:
+        decode.load(image, image.format or "PIL image")
     return encode(_resized(image, config), encoding)
 
 

@@ -168,6 +168,19 @@ def test_a_worker_ended_from_outside_while_idle_costs_no_image(hostile: Isolated
     assert not idle.alive
 
 
+@pytest.mark.parametrize("request_to_end", [signal.SIGTERM, signal.SIGINT])
+def test_a_request_to_end_is_the_parents_to_handle(
+    hostile: IsolatedPreparation, jpeg: bytes, request_to_end: signal.Signals
+) -> None:
+    """A supervisor may send it to every process, while the client still drains."""
+    hostile(to_source(jpeg), "none")
+    worker = hostile._idle[0]
+    assert os.getpgid(worker.pid) != os.getpgid(0)
+    os.kill(worker.pid, request_to_end)
+    hostile(to_source(jpeg), "none")
+    assert hostile._idle[0] is worker
+
+
 def test_closing_leaves_no_process(jpeg: bytes) -> None:
     isolated = IsolatedPreparation(PreprocessConfig(resizer="pillow"))
     isolated(to_source(jpeg), "none")

@@ -144,6 +144,31 @@ async def test_a_cancelled_chunk_ends_before_the_call_does() -> None:
         assert isinstance(outcome, Frame)
 
 
+async def test_one_picture_handed_in_twice_is_loaded_by_one_thread_at_a_time() -> None:
+    inside, entered, release = threading.Lock(), threading.Semaphore(0), threading.Event()
+    overlapped = False
+
+    def load() -> None:
+        nonlocal overlapped
+        if not inside.acquire(blocking=False):
+            overlapped = True
+            return
+        entered.release()
+        release.wait(10)
+        inside.release()
+        raise OSError
+
+    source = picture(load)
+    async with PreprocessWorkers(PreprocessConfig(threads=2)) as workers, anyio.create_task_group() as tasks:
+        for _ in range(2):
+            tasks.start_soon(workers.prepare, items(source), "none")
+        await anyio.to_thread.run_sync(entered.acquire)
+        while "2 of 2" not in repr(workers):
+            await anyio.sleep(0)
+        release.set()
+    assert not overlapped
+
+
 async def test_arrays_and_hashes_are_cheap_where_nothing_is_encoded() -> None:
     workers = PreprocessWorkers(PreprocessConfig())
     hashes = to_source(ImageInput(sha1="1" * 40))
