@@ -158,7 +158,8 @@ class Fleet:
             overdue.extend(
                 batch
                 for batch in session.batches
-                if (shared or batch.open_count < len(batch.tickets))
+                if batch.written
+                and (shared or batch.open_count < len(batch.tickets))
                 and now - batch.progress_s > _OMITTED_GRACES * grace_s
             )
         if shared:
@@ -174,8 +175,8 @@ class Fleet:
         pace of grace periods. Their images are awaited to their deadline all the same.
         """
         self._owed_count += count
-        oldest = sorted(self.in_flight(), key=lambda batch: batch.sent_s)
-        for batch in oldest:
+        written = [batch for batch in self.in_flight() if batch.written]
+        for batch in sorted(written, key=lambda batch: batch.sent_s):
             if batch.open_count > self._owed_count:
                 break
             self._owed_count -= batch.open_count

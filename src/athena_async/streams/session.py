@@ -123,6 +123,10 @@ class Session:
             return False
         return len(self._outbox) < self._settings.outbox_batches
 
+    def written(self) -> list[Batch]:
+        """Batches that gRPC has or is being given; the others were not sent at all yet."""
+        return [batch for batch in self.batches if batch not in self._outbox]
+
     def demand(self) -> None:
         """Images wait: open a stream if there is none."""
         if self.state is State.IDLE:
@@ -297,6 +301,7 @@ class Session:
                         await call.write(head)
                     continue
                 batch = self._outbox.popleft()
+                batch.written = True
                 # Some images may have been settled while the batch waited here.
                 request = wire.join_request(head, [t.frame for t in batch.open_tickets() if t.frame is not None])
                 started_s = loop.time()

@@ -150,6 +150,7 @@ class Batch:
         sent_s, progress_s: when it was handed to the stream; when it or one of its answers last moved.
         in_flight, queue_depth: batches unanswered on the endpoint, this one included, and images left waiting, at
             that time.
+        written: whether the stream's writer took it; before, it is known not to be sent.
         resent: how many of its images had been sent before.
     """
 
@@ -163,6 +164,7 @@ class Batch:
         "sent_s",
         "size_bytes",
         "tickets",
+        "written",
     )
 
     def __init__(
@@ -179,6 +181,7 @@ class Batch:
         self.size_bytes = size_bytes
         self.carrier = carrier
         self.open_count = len(tickets)
+        self.written = False
         self.sent_s = now
         self.progress_s = now
         self.in_flight = in_flight
