@@ -257,6 +257,8 @@ class Arbiter:
             self._hooks.timed_out(batch)
         for ticket in expired:
             self.recovery.discard(ticket)
+            if ticket.batch is not None and not ticket.batch.written:
+                ticket.attempts -= 1  # it waited for the stream's writer and was not sent
         self._settlement.settle([(ticket, self._expiry(ticket, now)) for ticket in expired])
         return len(expired)
 

@@ -123,10 +123,6 @@ class Session:
             return False
         return len(self._outbox) < self._settings.outbox_batches
 
-    def written(self) -> list[Batch]:
-        """Batches that gRPC has or is being given; the others were not sent at all yet."""
-        return [batch for batch in self.batches if batch not in self._outbox]
-
     def demand(self) -> None:
         """Images wait: open a stream if there is none."""
         if self.state is State.IDLE:

@@ -86,9 +86,10 @@ class Bench:
     def send(self, *names: str, **kwargs: Any) -> Batch:
         return self.resend(self.accept(*names, **kwargs))
 
-    def resend(self, images: list[Ticket]) -> Batch:
-        """What the batcher does with them."""
+    def resend(self, images: list[Ticket], *, written: bool = True) -> Batch:
+        """What batcher and session do with them."""
         batch = batch_of(images, self.carrier, self.clock())
+        batch.written = written
         self.batches.append(batch)
         return batch
 
@@ -445,6 +446,17 @@ def test_a_sent_image_over_its_deadline_is_unknown_and_its_late_answer_dropped()
         bench.receive(good("own-a"))
         assert bench.late_count == 1
         assert len(bench.sink.results) == 1
+
+    play(scene)
+
+
+def test_an_image_that_never_got_past_the_outbox_was_not_sent() -> None:
+    async def scene() -> None:
+        bench = Bench()
+        bench.resend(bench.accept("a", timeout_s=1.0), written=False)
+        await bench.pass_s(1.2)
+        result = bench.result("a")
+        assert (result.outcome, result.attempts) == (Outcome.FAILED, 0)
 
     play(scene)
 
