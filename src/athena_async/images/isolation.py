@@ -27,7 +27,7 @@ from athena_async.errors import AthenaError, ClassificationError, ErrorCode
 from athena_async.images import _worker
 from athena_async.images.encode import Rendered
 from athena_async.images.inputs import Kind, Source
-from athena_async.images.original import Prepared
+from athena_async.images.original import Prepared, too_large
 from athena_async.images.preprocess import original_payload, prepare, whole_bytes
 from athena_async.wire import ImageFormat, Payload
 
@@ -193,8 +193,7 @@ class IsolatedPreparation:
         from_path = source.kind is Kind.PATH
         data = os.fsencode(os.path.abspath(source.value)) if from_path else whole_bytes(source.value)
         if len(data) > self._config.max_file_bytes:
-            message = f"the file has {len(data):,} bytes, over the cap of {self._config.max_file_bytes:,}"
-            raise ClassificationError(ErrorCode.INVALID_IMAGE, message)
+            raise too_large(len(data), self._config.max_file_bytes)
         worker = self._take()
         try:
             prepared = worker.prepare(_worker.FROM_PATH if from_path else _worker.FROM_BYTES, data, encoding)

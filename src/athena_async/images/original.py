@@ -29,7 +29,7 @@ def prepare_original(data: bytes | bytearray, config: PreprocessConfig, encoding
         ClassificationError: INVALID_IMAGE or UNSUPPORTED_FORMAT.
     """
     if len(data) > config.max_file_bytes:
-        raise _too_large(len(data), config.max_file_bytes)
+        raise too_large(len(data), config.max_file_bytes)
     rendered = render_bytes(data, config, encoding)
     md5 = hashlib.md5(data, usedforsecurity=False).hexdigest() if "md5" in config.hashes else None
     sha1 = hashlib.sha1(data, usedforsecurity=False).hexdigest() if "sha1" in config.hashes else None
@@ -58,7 +58,7 @@ def _read_regular(descriptor: int, path: str, max_file_bytes: int) -> bytes:
     if not stat.S_ISREG(status.st_mode):
         raise _no_file(path, "not a regular file")
     if status.st_size > max_file_bytes:
-        raise _too_large(status.st_size, max_file_bytes)
+        raise too_large(status.st_size, max_file_bytes)
     with open(descriptor, "rb", buffering=0, closefd=False) as file:
         return file.read() or b""
 
@@ -67,7 +67,7 @@ def _no_file(path: str, reason: str) -> ClassificationError:
     return ClassificationError(ErrorCode.INVALID_INPUT, f"cannot read {path}: {reason}")
 
 
-def _too_large(size_bytes: int, max_file_bytes: int) -> ClassificationError:
+def too_large(size_bytes: int, max_file_bytes: int) -> ClassificationError:
     return ClassificationError(
         ErrorCode.INVALID_IMAGE,
         f"the file has {size_bytes:,} bytes, over the cap of {max_file_bytes:,} (preprocess.max_file_bytes)",
