@@ -70,7 +70,7 @@ class WorkerProcess:
             os.set_blocking(descriptor, False)
             with contextlib.suppress(OSError, AttributeError):
                 fcntl.fcntl(descriptor, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
-        self._started = False
+        self._allowed_s = START_TIMEOUT_S
 
     def __repr__(self) -> str:
         return f"WorkerProcess(pid={self._process.pid}, {'alive' if self.alive else 'dead'})"
@@ -85,6 +85,18 @@ class WorkerProcess:
         """The child's process id."""
         return self._process.pid
 
+    def start(self) -> None:
+        """Has the child import what it needs. To be called once, before any image.
+
+        Raises:
+            WorkerLostError: it could not.
+        """
+        setup = {"path": [os.path.abspath(entry) for entry in sys.path], "config": dataclasses.asdict(self._config)}
+        text = json.dumps(setup).encode()
+        deadline = time.monotonic() + self._allowed_s
+        self._send(_worker.START.pack(len(text)), text, deadline=deadline)
+        self._receive(len(_worker.READY), deadline)
+
     def prepare(self, kind: int, data: Any, encoding: str) -> Prepared:
         """Has one image prepared.
 
@@ -92,9 +104,8 @@ class WorkerProcess:
             ClassificationError: the child refused the image.
             WorkerLostError: it died of it, took too long, or answered nonsense.
         """
-        if not self._started:
-            self._start()
-        deadline = time.monotonic() + self._config.worker_cpu_s + SLACK_S
+        self._allowed_s = self._config.worker_cpu_s + SLACK_S
+        deadline = time.monotonic() + self._allowed_s
         self._send(_worker.REQUEST.pack(kind, _worker.ENCODINGS.index(encoding), len(data)), data, deadline=deadline)
         status, head_bytes, data_bytes = _worker.ANSWER.unpack(self._receive(_worker.ANSWER.size, deadline))
         limit_bytes = RAW_FRAME_BYTES if self._config.resize else self._config.max_file_bytes
@@ -112,14 +123,6 @@ class WorkerProcess:
         self._process.kill()
         with contextlib.suppress(BrokenPipeError):
             self._process.communicate()
-
-    def _start(self) -> None:
-        setup = {"path": [os.path.abspath(entry) for entry in sys.path], "config": dataclasses.asdict(self._config)}
-        text = json.dumps(setup).encode()
-        deadline = time.monotonic() + START_TIMEOUT_S
-        self._send(_worker.START.pack(len(text)), text, deadline=deadline)
-        self._receive(len(_worker.READY), deadline)
-        self._started = True
 
     def _send(self, *parts: Any, deadline: float) -> None:
         for part in parts:
@@ -149,7 +152,7 @@ class WorkerProcess:
         poll.register(descriptor, event)
         left_s = deadline - time.monotonic()
         if left_s <= 0 or not poll.poll(left_s * 1000):
-            raise self._lost(f"no result within {self._config.worker_cpu_s + SLACK_S:g} s")
+            raise self._lost(f"no result within {self._allowed_s:g} s")
 
     def _lost(self, reason: str | None) -> WorkerLostError:
         """Ends the child and says what happened; ``reason`` is None where it ended by itself."""
@@ -186,7 +189,8 @@ class IsolatedPreparation:
         """Prepares one source. Blocks; for worker threads.
 
         Raises:
-            ClassificationError: as `preprocess.prepare`, and INVALID_IMAGE for an image that ended its worker.
+            ClassificationError: as `preprocess.prepare`; INVALID_IMAGE for an image that ended its worker;
+                INTERNAL where no worker could be started.
         """
         if source.kind not in (Kind.BYTES, Kind.PATH):
             return prepare(source, self._config, encoding)
@@ -224,7 +228,16 @@ class IsolatedPreparation:
                     return worker
                 worker.close()
         except IndexError:
-            return WorkerProcess(self._config, self._program)
+            return self._started()
+
+    def _started(self) -> WorkerProcess:
+        worker = WorkerProcess(self._config, self._program)
+        try:
+            worker.start()
+        except WorkerLostError as error:
+            message = f"a worker process did not start: {error}"
+            raise ClassificationError(ErrorCode.INTERNAL, message, retryable=True) from None  # not the image's fault
+        return worker
 
 
 def _read_answer(status: int, head: list[Any], body: memoryview) -> Prepared:

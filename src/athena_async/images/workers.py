@@ -138,7 +138,9 @@ class PreprocessWorkers:
         try:
             return wire.frame_input(affiliate, correlation_id, self._prepare(source, encoding))
         except ClassificationError as error:
-            return ClassificationError(error.code, error.message, correlation_id=correlation_id)
+            return ClassificationError(
+                error.code, error.message, correlation_id=correlation_id, retryable=error.retryable
+            )
         except MemoryError:
             message = "preparing the image needs more memory than there is"
             return ClassificationError(ErrorCode.INVALID_IMAGE, message, correlation_id=correlation_id)

@@ -122,6 +122,15 @@ def test_whatever_a_decoder_does_costs_one_image(
     assert len(hostile(to_source(jpeg), "none").data) == 448 * 448 * 3
 
 
+def test_a_worker_that_cannot_start_is_not_the_images_fault(tmp_path: Path, jpeg: bytes) -> None:
+    program = tmp_path / "worker.py"
+    program.write_text("raise SystemExit(7)")
+    isolated = IsolatedPreparation(PreprocessConfig(isolation="process"), [program])
+    with pytest.raises(ClassificationError, match=r"did not start: an unexpected end \(exit code 7\)") as caught:
+        isolated(to_source(jpeg), "none")
+    assert (caught.value.code, caught.value.retryable) == (ErrorCode.INTERNAL, True)
+
+
 def test_the_memory_limit_is_felt(encoded: Callable[..., bytes]) -> None:
     """100 million pixels are 400 MB as RGB: over the limit of 256 MiB."""
     config = PreprocessConfig(isolation="process", worker_memory_bytes=256 * MiB, resizer="pillow")
@@ -149,6 +158,7 @@ def test_credentials_in_the_environment_stay_here(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("ATHENA_API_KEY", "CANARY")
     worker = WorkerProcess(PreprocessConfig(resizer="pillow"))
     try:
+        worker.start()
         worker.prepare(_worker.FROM_BYTES, jpeg, "none")
         assert b"CANARY" not in Path(f"/proc/{worker.pid}/environ").read_bytes()
         maps = Path(f"/proc/{worker.pid}/maps").read_text()
