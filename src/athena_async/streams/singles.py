@@ -47,11 +47,13 @@ class SingleCalls:
 
     async def ask(self, ticket: Ticket, frame: wire.Frame) -> ClassificationResult:
         """The image's result. Never raises for the service's faults. Cancelling cancels the call under way."""
+        possibly_classified = ticket.attempts > 0
         while True:
             remaining_s = ticket.deadline_s - self._clock()
             # A suspect may be settled meanwhile by an answer on a stream; asking again would be billed.
             if remaining_s <= 0 or ticket.settled:
-                return self._failed(ticket, CallFailed(ErrorCode.DEADLINE_EXCEEDED, "its deadline is over"))
+                over = CallFailed(ErrorCode.DEADLINE_EXCEEDED, "its deadline is over")
+                return self._failed(ticket, over, possibly_classified)
             if ticket.attempts:
                 self._resent(1)
             ticket.attempts += 1
@@ -59,9 +61,10 @@ class SingleCalls:
             try:
                 answer = await self._unary.classify_single(endpoint, frame, remaining_s)
             except CallFailed as failure:
+                possibly_classified |= failure.code in _POSSIBLY_CLASSIFIED
                 after_s = self._retry_s(ticket, failure.code, True, failure.pushback_s)
                 if after_s is None:
-                    return self._failed(ticket, failure)
+                    return self._failed(ticket, failure, possibly_classified)
             else:
                 if answer.error is None:
                     return ticket.classified(answer.classifications, self._clock())
@@ -93,9 +96,8 @@ class SingleCalls:
             return None
         return decision.after_s
 
-    def _failed(self, ticket: Ticket, failure: CallFailed) -> ClassificationResult:
-        possibly = failure.code in _POSSIBLY_CLASSIFIED and ticket.attempts > 0
-        outcome = Outcome.UNKNOWN if possibly else Outcome.FAILED
+    def _failed(self, ticket: Ticket, failure: CallFailed, possibly_classified: bool) -> ClassificationResult:
+        outcome = Outcome.UNKNOWN if possibly_classified else Outcome.FAILED
         return ticket.result(outcome, self._clock(), failure.code, failure.message)
 
 
