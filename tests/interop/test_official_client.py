@@ -226,3 +226,35 @@ def test_bad_foreign_and_expired_tokens(official: Run, athena: EmulatorProcess, 
     answer = official(TOKEN, path=path, token="static-key")
     assert answer["status"] == "UNAUTHENTICATED"
     assert "expired" in answer["details"]
+
+
+EXPIRING = (
+    COMMON
+    + """
+async def main():
+    channel = await create_channel_with_credentials(values["host"], helper())
+    async with AthenaClient(channel, options(compress_images=False)) as client:
+        answers = []
+        for _ in range(2):
+            image = ImageData(open(values["path"], "rb").read(), "one")
+            answers.append(await describe(client.classify_single(image)))
+            await asyncio.sleep(0.5)
+        del answers[1]["details"]
+        finish(answers[1])
+
+asyncio.run(main())
+"""
+)
+
+
+def test_a_token_that_expired_under_way(official: Run, photographs: Path, athena: EmulatorProcess) -> None:
+    """The client believes in it for an hour, which passes in a tenth of a second."""
+    assert athena.ca is not None
+    with EmulatorProcess(
+        tls_dir=str(Path(athena.ca).parent),
+        oauth_port=0,
+        oauth_clients={"interop": "interop-secret"},
+        time_scale=36_000.0,
+    ) as fast:
+        answer = official(EXPIRING, path=str(photographs / "rocket.jpg"), host=fast.address, oauth=fast.oauth_url)
+        assert answer == {"status": "UNAUTHENTICATED"}

@@ -14,6 +14,9 @@ from athena_async._proto.athena import athena_pb2, models_pb2
 from athena_async.errors import MissingExtraError
 
 _GO_AWAY_GRACE_S = 30.0
+# By then GOAWAY has reached clients on this machine. A server that shuts down answers CANCELLED to a call
+# that begins before its client has heard of it.
+_GO_AWAY_NOTICE_S = 0.05
 
 
 class Front:
@@ -28,7 +31,8 @@ class Front:
         self._credentials: grpc.ServerCredentials | None = None
         self._handlers: grpc.GenericRpcHandler | None = None
         self._server: grpc.aio.Server | None = None
-        self._retired: set[asyncio.Task[None]] = set()
+        self._retired: dict[grpc.aio.Server, asyncio.Task[None]] = {}
+        self._changing = asyncio.Lock()
 
     @property
     def listening(self) -> bool:
@@ -49,29 +53,33 @@ class Front:
         Raises:
             OSError: the port is in use.
         """
-        if self._server is None:
-            _check_port_is_free(self.host, self.port)
-            self._server = await self._start()
+        async with self._changing:
+            if self._server is None:
+                _check_port_is_free(self.host, self.port)
+                self._server = await self._start()
 
     async def go_away(self) -> None:
-        """Sends GOAWAY on every connection: open calls go on for the grace, new ones connect anew."""
-        old = self._server
-        if old is None:
-            return
-        self._server = await self._start()
-        task = asyncio.get_running_loop().create_task(_retire(old))
-        self._retired.add(task)
-        task.add_done_callback(self._retired.discard)
+        """Sends GOAWAY on every connection: open calls go on for the grace, new ones connect anew.
+
+        Returns once clients on this machine have heard of it.
+        """
+        async with self._changing:
+            if self._server is None:
+                return
+            old, self._server = self._server, await self._start()
+            retiring = asyncio.get_running_loop().create_task(old.stop(_GO_AWAY_GRACE_S))
+            self._retired[old] = retiring
+            retiring.add_done_callback(lambda _: self._retired.pop(old, None))
+        await asyncio.wait({retiring}, timeout=_GO_AWAY_NOTICE_S)
 
     async def drop(self) -> None:
         """Ends every call and connection now, and accepts no more until `listen`."""
-        server, self._server = self._server, None
-        retired = list(self._retired)
-        for task in retired:
-            task.cancel()
-        await asyncio.gather(*retired, return_exceptions=True)
-        if server is not None:
-            await server.stop(None)
+        async with self._changing:
+            server, self._server = self._server, None
+            retired = dict(self._retired)
+            for old in (*retired, *([server] if server is not None else [])):
+                await old.stop(None)
+            await asyncio.gather(*retired.values())
 
     async def _start(self) -> grpc.aio.Server:
         assert self._handlers is not None
@@ -82,7 +90,13 @@ class Front:
             self.port = server.add_insecure_port(self.address)
         else:
             self.port = server.add_secure_port(self.address, self._credentials)
-        await server.start()
+        starting = asyncio.get_running_loop().create_task(server.start())
+        try:
+            await asyncio.shield(starting)
+        except asyncio.CancelledError:  # half started, it would hold the port and serve nobody
+            await starting
+            await server.stop(None)
+            raise
         return server
 
     def __repr__(self) -> str:
@@ -92,15 +106,6 @@ class Front:
 def joined(host: str, port: int) -> str:
     """``host:port``, with brackets around an IPv6 address."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-async def _retire(server: grpc.aio.Server) -> None:
-    """Lets a server's calls go on for a while without new ones."""
-    try:
-        await server.stop(_GO_AWAY_GRACE_S)
-    except asyncio.CancelledError:
-        await server.stop(None)
-        raise
 
 
 def _check_port_is_free(host: str, port: int) -> None:

@@ -33,7 +33,7 @@ class EmulatorProcess:
             always there.
 
     Raises:
-        ConfigError: the emulator did not start; says what it said.
+        EmulatorStartError: the emulator did not start; says what it said.
     """
 
     def __init__(self, **fields: Any) -> None:

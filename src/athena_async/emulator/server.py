@@ -8,6 +8,7 @@ import os
 from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
@@ -33,6 +34,7 @@ from athena_async.emulator.processing import Processor
 from athena_async.emulator.service import ClassifierService
 from athena_async.emulator.sink import SinkService
 from athena_async.emulator.tls import TestAuthority
+from athena_async.errors import MissingExtraError
 
 _SWEEP_INTERVAL_S = 1.0
 
@@ -81,6 +83,7 @@ class Emulator:
         deployments: Deployments | None = None,
         **overrides: Any,
     ) -> None:
+        _check_extra()
         config = replace(config, **overrides) if config is not None else EmulatorConfig(**overrides)
         self.config = config
         self.clock = clock or ScaledClock(config.time_scale)
@@ -310,6 +313,16 @@ class Emulator:
 async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
+
+
+def _check_extra() -> None:
+    """Says at once what would otherwise come out at the first image.
+
+    Raises:
+        MissingExtraError: something of the ``emulator`` extra is not installed.
+    """
+    if any(find_spec(name) is None for name in ("numpy", "brotli", "joserfc", "cryptography")):
+        raise MissingExtraError("the emulator", "emulator")
 
 
 def _path(path: str | os.PathLike[str] | None) -> Path | None:

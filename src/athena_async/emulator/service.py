@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import grpc
@@ -43,7 +43,7 @@ class ClassifierService:
         admission: Admission,
         queue: ServiceQueue,
         background: Background,
-        go_away: Callable[[], Awaitable[None]],
+        go_away: Callable[[], Coroutine[Any, Any, None]],
     ) -> None:
         self.streams: set[Stream] = set()
         self.held = False
@@ -253,7 +253,7 @@ class ClassifierService:
         if self._faults.strikes("blackhole"):
             stream.deafen()
         if self._faults.strikes("goaway"):
-            await self._go_away()
+            self._background.start(self._go_away())  # must not end with the stream
 
     async def _wait_for_room(self, deployment: Deployment) -> None:
         """Returns once more may be taken in: memory is bounded by what is in work and what is kept."""

@@ -102,9 +102,10 @@ async def test_goaway_lets_open_calls_go_on_and_new_ones_connect_anew(lab: Simpl
         await call.write(lab.request(lab.item("one")))
         assert await lab.read_ids(call, 1) == ["one"]
         await lab.until(lambda: emulator.faults.counts["goaway"] == 1)
+        await asyncio.sleep(0.2)  # GOAWAY is on its way
         await call.write(lab.request(lab.item("two")))
         assert await lab.read_ids(call, 1) == ["two"]
-        second = stub.Classify()
+        second = stub.Classify(wait_for_ready=True)
         await second.write(lab.request(lab.item("three"), deployment_id="other"))
         assert await lab.read_ids(second, 1) == ["three"]
         assert emulator.live_streams == 2
@@ -225,3 +226,17 @@ async def test_the_model_may_change_while_it_runs(lab: SimpleNamespace) -> None:
         emulator.model = ServiceModel()
         await call.write(lab.request(lab.item("fast")))
         assert await lab.read_ids(call, 1) == ["fast"]
+
+
+async def test_a_goaway_that_is_given_up_half_way_does_no_harm(lab: SimpleNamespace) -> None:
+    """A listener that was bound and never started would take every other connection and answer none."""
+    async with Emulator() as emulator:
+        for _ in range(10):
+            half_way = asyncio.ensure_future(emulator.go_away())
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            half_way.cancel()
+            await asyncio.gather(half_way, return_exceptions=True)
+        for _ in range(10):
+            async with lab.connect(emulator.address) as stub:
+                assert not (await stub.ClassifySingle(lab.item("one"), wait_for_ready=True)).HasField("error")
