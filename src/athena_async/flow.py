@@ -150,6 +150,8 @@ class Flow:
         shared = self._clock() - self._foreign_seen_s < RETENTION_S
         self.fleet.watch(self.arbiter.latency.usual_s, self.arbiter.recovery.grace_s, shared=shared)
         self.fleet.adjust(waiting=len(self.batcher) > 0)
+        if not self.empty.is_set() and len(self._config.endpoints) > 1:
+            self.fleet.spread()
         self.pump()
 
     def tick_interval_s(self) -> float:
@@ -167,7 +169,7 @@ class Flow:
         self._have_streams()
 
     def _have_streams(self) -> None:
-        if len(self.batcher) or self.arbiter.recovery:
+        if len(self.batcher) or self.arbiter.recovery or self.foreign.readers:
             self.fleet.demand()
 
     def want_streams(self) -> None:
