@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 import anyio
 
 from athena_async.config import RAW_FRAME_BYTES
-from athena_async.errors import ClassificationError
+from athena_async.errors import ClassificationError, ErrorCode
 from athena_async.events import Event, ImagesPrepared
 from athena_async.flow import Failed
 from athena_async.images.workers import MAX_CHUNK, PreprocessWorkers
@@ -30,12 +30,14 @@ class Preparation:
         workers: PreprocessWorkers,
         encoding: Callable[[], str],
         observe_frame: Callable[[int, int, float], None],
+        may_run: Callable[[], bool],
         done: Callable[[list[Ticket], Failed], None],
         emit: Callable[[Event], None],
     ) -> None:
         self._workers = workers
         self._encoding = encoding
         self._observe_frame = observe_frame
+        self._may_run = may_run
         self._done = done
         self._emit = emit
         self._queue: deque[Ticket] = deque()
@@ -50,6 +52,10 @@ class Preparation:
     def submit(self, ticket: Ticket) -> None:
         """Queues an image."""
         self._queue.append(ticket)
+        self._changed.set()
+
+    def wake(self) -> None:
+        """What was prepared has left: look again whether more may be."""
         self._changed.set()
 
     def remove(self, gone: Callable[[Ticket], bool]) -> list[Ticket]:
@@ -67,7 +73,7 @@ class Preparation:
 
     async def _work(self) -> None:
         while True:
-            while not self._queue:
+            while not (self._queue and self._may_run()):
                 self._changed.clear()
                 await self._changed.wait()
             tickets = self._take()
@@ -91,7 +97,9 @@ class Preparation:
         for ticket, frame in zip(tickets, frames, strict=True):
             if ticket.settled:
                 continue
-            if isinstance(frame, Frame):
+            if ticket.sink.abandoned:
+                failed.append((ticket, ClassificationError(ErrorCode.CLOSED, "the caller was cancelled")))
+            elif isinstance(frame, Frame):
                 ticket.prepared(frame)
                 prepared.append(ticket)
             else:
