@@ -118,6 +118,18 @@ class Fleet:
         for session in self.pool.lanes():
             session.demand()
 
+    def spread(self) -> None:
+        """There is work: each endpoint that may get some has a stream, though the others could do it all.
+
+        Without it an endpoint that was ejected, or whose streams ended, would never be probed under light load.
+        """
+        idle = {State.IDLE}
+        for endpoint in self._health.eligible(self._clock()):
+            sessions = [session for session in self.pool.lanes() if session.endpoint == endpoint]
+            if {session.state for session in sessions} == idle:
+                for session in sessions:
+                    session.demand()
+
     def adjust(self, *, waiting: bool) -> None:
         """Opens and drains what the pool says."""
         if self._start is None:
