@@ -108,23 +108,17 @@ class Intake:
 
     async def _take_chunk(self, source: Iterator[object], count: int, sink: IndexedSink) -> bool:
         """False at the end of the source. What it raises is raised after what it gave before was taken in."""
-        chunk: list[object] = []
-        failure: Exception | None = None
-        try:
-            for image in itertools.islice(source, count):
-                chunk.append(image)
-        except Exception as error:  # noqa: BLE001 - raised below
-            failure = error
-        await self._take(chunk, sink)
-        if failure is not None:
-            raise failure
+        taken = await self._take(itertools.islice(source, count), sink)
         await asyncio.sleep(0)
-        return bool(chunk)
+        return taken > 0
 
-    async def _take(self, images: Iterable[object], sink: IndexedSink) -> None:
+    async def _take(self, images: Iterable[object], sink: IndexedSink) -> int:
+        """Returns how many there were. Each is let in before the next is asked for: what waits here is one image."""
         accepted: list[Ticket] = []
+        count = 0
         try:
             for image in images:
+                count += 1
                 try:
                     source = to_source(image)
                 except ClassificationError as error:
@@ -142,6 +136,7 @@ class Intake:
                 accepted.append(self._ticket(source, sink.expect(), sink))
         finally:
             self._submit(accepted)
+        return count
 
     def _submit(self, accepted: list[Ticket]) -> list[Ticket]:
         """Hands them over, if there are any; returns an empty list for the next."""
