@@ -48,7 +48,12 @@ class Bench:
         self.prepared: list[str] = []
         self.failed: dict[str, ErrorCode] = {}
         self.preparation = Preparation(
-            cast(PreprocessWorkers, self.workers), lambda: "none", lambda *_: None, self._done, lambda _event: None
+            cast(PreprocessWorkers, self.workers),
+            lambda: "none",
+            lambda *_: None,
+            lambda: True,
+            self._done,
+            lambda _event: None,
         )
 
     def submit(self, *names: str, sink: ListSink | None = None) -> list[Ticket]:
