@@ -154,7 +154,7 @@ class Emulator:
         self._queue.model = model
 
     async def start(self) -> None:
-        """Listens, again after a `kill`. A second call does nothing.
+        """Listens, again after a `kill`. A second call does nothing. Cancelled, it releases what it began.
 
         Raises:
             OSError: a port is in use, or a file cannot be read or written.
@@ -168,6 +168,8 @@ class Emulator:
 
     async def stop(self) -> None:
         """Ends every call, finishes nothing, and releases everything. A second call does nothing.
+
+        Cancelled, it releases the rest all the same, unless it is cancelled again.
 
         Raises:
             BaseException: the emulator itself failed at some request, with a fault of its own.

@@ -194,10 +194,15 @@ class ClassifierService:
         finish_s: float,
         size_bytes: int,
     ) -> None:
-        """Works on a request and keeps its answers, unless the deployment was purged meanwhile."""
+        """Works on a request and keeps its answers, unless the deployment was purged meanwhile.
+
+        Cancelled, it owes the deployment nothing more.
+        """
         generation = deployment.generation
         try:
             await self._finish(caller, works, finish_s)
+            for part in _parts(works, self._config.behaviour.outputs_per_response):
+                await self._give(stream, deployment, part, generation)
         except asyncio.CancelledError:
             if deployment.generation == generation:
                 deployment.settle([work.correlation_id for work in works if work.admitted], None, 0)
@@ -205,11 +210,6 @@ class ClassifierService:
         finally:
             self._processing_bytes -= size_bytes
             self._wake_waiters()
-        if deployment.generation != generation:
-            stream.origin.settle(len(works))
-            return
-        for part in _parts(works, self._config.behaviour.outputs_per_response):
-            await self._give(stream, deployment, part)
 
     async def _finish(self, caller: Caller, works: Sequence[Work], finish_s: float) -> None:
         """Scores and audits; returns at ``finish_s`` at the earliest. Cancelled, it audits ABANDONED."""
@@ -221,20 +221,19 @@ class ClassifierService:
             raise
         self._processor.record(caller, works)
 
-    async def _give(self, stream: Stream, deployment: Deployment, works: Sequence[Work]) -> None:
-        """Keeps one response for the deployment, as the fault plan has it."""
+    async def _give(self, stream: Stream, deployment: Deployment, works: Sequence[Work], generation: int) -> None:
+        """Keeps one response for this generation of the deployment, as the fault plan has it."""
         faults = self._faults
         admitted = tuple(work.correlation_id for work in works if work.admitted)
+        if faults.strikes("reorder"):
+            works = [works[index] for index in faults.shuffled(len(works))]
+            await asyncio.sleep(faults.plan.reorder_s)
+        if deployment.generation != generation:
+            stream.origin.settle(len(works))
+            return
         if faults.strikes("omit"):
             deployment.settle(admitted, stream.origin, len(works))
             return
-        if faults.strikes("reorder"):
-            works = [works[index] for index in faults.shuffled(len(works))]
-            generation = deployment.generation
-            await asyncio.sleep(faults.plan.reorder_s)
-            if deployment.generation != generation:
-                stream.origin.settle(len(works))
-                return
         message = _response(work.output() for work in works)
         if faults.strikes("foreign"):
             answer = models_pb2.ClassificationOutput(correlation_id=faults.foreign_id())

@@ -196,3 +196,27 @@ async def test_an_idle_stream_is_ended_where_that_is_chosen(lab: SimpleNamespace
         call = stub.Classify()
         await call.write(lab.request())
         assert (await lab.status_of(call))[0] is grpc.StatusCode.UNAVAILABLE
+
+
+async def test_work_of_a_purged_deployment_goes_nowhere(lab: SimpleNamespace) -> None:
+    clock = ManualClock()
+    model = ServiceModel(fixed_s=0.2)
+    async with Emulator(clock=clock, model=model) as emulator, lab.connect(emulator.address) as stub:
+        call = stub.Classify(iter([lab.request(lab.item("one"))]))
+        await lab.until(lambda: bool(emulator.deployments.all()) and emulator.deployments.all()[0].backlog == 1)
+        clock.advance(24 * 3600.0)
+        assert await listed(stub) == {}
+        assert (await lab.status_of(call))[0] is grpc.StatusCode.OK
+        assert len(emulator.audit) == 1
+        assert await listed(stub) == {}
+
+
+async def test_stopping_amid_work_owes_a_shared_deployment_nothing(lab: SimpleNamespace) -> None:
+    shared = Deployments()
+    model = ServiceModel(fixed_s=60.0)
+    async with Emulator(deployments=shared, model=model) as emulator, lab.connect(emulator.address) as stub:
+        call = stub.Classify()
+        await call.write(lab.request(lab.item("one")))
+        await lab.until(lambda: bool(shared.all()) and shared.all()[0].backlog == 1)
+    assert shared.all()[0].backlog == 0
+    assert emulator.audit.outcomes() == {"ABANDONED": 1}
