@@ -48,7 +48,7 @@ class Engine:
         self.flow = flow
         self.workers = PreprocessWorkers(config.preprocess)
         self.preparation = Preparation(
-            self.workers, flow.encoding_now, flow.encoding.observe_frame, flow.prepared, emit
+            self.workers, flow.encoding_now, flow.encoding.observe_frame, flow.may_prepare, flow.prepared, emit
         )
         self._config = config
         self._credentials = credentials
@@ -160,6 +160,7 @@ class Engine:
             async with self.workers, anyio.create_task_group() as tasks:
                 self._tasks = tasks
                 self.flow.hear = self._hear
+                self.flow.left = self.preparation.wake
                 self.flow.fleet.start(lambda run, session: tasks.start_soon(run, session))  # noqa: PLW0108 - narrows the signature
                 tasks.start_soon(self.preparation.run)
                 tasks.start_soon(self._keep_time)

@@ -17,7 +17,7 @@ from athena_async.channels.channel import Access, CallFailed
 from athena_async.channels.health import HealthBoard
 from athena_async.channels.pool import Pool
 from athena_async.channels.unary import UnaryCalls
-from athena_async.config import ClientConfig
+from athena_async.config import RAW_FRAME_BYTES, ClientConfig
 from athena_async.errors import ClassificationError, ErrorCode
 from athena_async.images.encode import has_webp
 from athena_async.images.encoding import EncodingPolicy
@@ -41,6 +41,7 @@ Failed = Sequence[tuple[Ticket, ClassificationError]]
 _BUSY_TICK_S = 0.05
 _TICK_S = 0.25
 _IDLE_TICK_S = 5.0
+_AHEAD_BYTES = 16 * RAW_FRAME_BYTES
 
 
 class Flow:
@@ -53,6 +54,7 @@ class Flow:
         attention: set when `tick` should come at once.
         empty: set while no image is open.
         hear: starts a task that settles suspects one at a time; the engine's.
+        left: told when frames left for the network, so that more may be prepared; the engine's.
     """
 
     def __init__(
@@ -69,6 +71,7 @@ class Flow:
         self.empty = asyncio.Event()
         self.empty.set()
         self.hear: Callable[[list[Ticket], wire.ServiceError], None] | None = None
+        self.left: Callable[[], None] | None = None
         self._config = config
         self._emit = emit
         self._foreign_seen_s = float("-inf")
@@ -109,6 +112,14 @@ class Flow:
     def encoding_reason(self) -> str:
         """Why it makes that of them."""
         return self.encoding.snapshot().reason if self._config.preprocess.encoding == "auto" else "configured"
+
+    def may_prepare(self) -> bool:
+        """Whether preprocessing should go on.
+
+        Frames that wait for a slow network are bounded, beyond the batches that wait with their writers already: they
+        were encoded for the network as it was, and only the later ones profit from what was learnt since.
+        """
+        return self.batcher.ready_bytes + self.fleet.unwritten_bytes < _AHEAD_BYTES
 
     def accept(self, tickets: Sequence[Ticket]) -> Failed:
         """Takes in images that hold places in the limit. Returns those whose id is in flight already."""
@@ -153,6 +164,8 @@ class Flow:
         if not self.empty.is_set() and len(self._config.endpoints) > 1:
             self.fleet.spread()
         self.pump()
+        if self.left is not None:
+            self.left()
 
     def tick_interval_s(self) -> float:
         """When `tick` should come next: often while something is wrong, seldom when idle."""
@@ -227,6 +240,8 @@ class Flow:
 
     def _wrote(self, size_bytes: int, waited_s: float) -> None:
         self.settlement.totals.sent_bytes += size_bytes
+        if self.left is not None:
+            self.left()
         before = self.encoding.snapshot().encoding
         self.encoding.observe_write(size_bytes, waited_s, self._clock())
         after = self.encoding.snapshot()

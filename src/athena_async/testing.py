@@ -199,8 +199,8 @@ class _FakeTransport:
         rows = [DeploymentInfo(service.deployment_id, service.backlog)] if service.deployment_id else []
         return wire.write_deployments(rows)
 
-    async def wait_going_away(self) -> None:
-        await asyncio.Event().wait()
+    def is_going_away(self) -> bool:
+        return False
 
     async def aclose(self) -> None:
         return None

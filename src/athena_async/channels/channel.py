@@ -98,8 +98,8 @@ class Transport(Protocol):
 
     async def list_deployments(self, *, timeout_s: float, metadata: Metadata) -> bytes: ...
 
-    async def wait_going_away(self) -> None:
-        """Returns when the peer asks to leave this connection (GOAWAY) or it is lost."""
+    def is_going_away(self) -> bool:
+        """Whether the peer asked to leave the connection of an open stream (GOAWAY), or it is lost."""
 
     async def aclose(self) -> None: ...
 
@@ -174,10 +174,9 @@ class GrpcTransport:
         every_pair = _call_metadata(metadata)
         return await _unary(lambda: self._list_deployments(b"", timeout=timeout_s, metadata=every_pair))
 
-    async def wait_going_away(self) -> None:
-        while (state := self._channel.get_state()) is not grpc.ChannelConnectivity.READY:
-            await self._channel.wait_for_state_change(state)
-        await self._channel.wait_for_state_change(grpc.ChannelConnectivity.READY)
+    def is_going_away(self) -> bool:
+        # A channel leaves READY when its connection takes no more calls; streams on it may live on.
+        return self._channel.get_state() is not grpc.ChannelConnectivity.READY
 
     async def aclose(self) -> None:
         await self._channel.close(grace=None)

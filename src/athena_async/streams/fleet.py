@@ -96,7 +96,6 @@ class Fleet:
             lost=self._lost,
             rested=self._rested,
             room=hooks.changed,
-            going_away=self._going_away,
             may_rest=hooks.may_rest,
         )
 
@@ -110,6 +109,11 @@ class Fleet:
     def in_flight(self) -> list[Batch]:
         """Every batch with open images, oldest first within its session."""
         return [batch for session in self.pool.lanes() for batch in session.batches]
+
+    @property
+    def unwritten_bytes(self) -> int:
+        """Bytes of batches that gRPC has not taken yet."""
+        return sum(session.unwritten_bytes for session in self.pool.lanes())
 
     def demand(self) -> None:
         """Images wait, or answers are to be taken: have streams open."""
@@ -162,6 +166,8 @@ class Fleet:
         silence_s = max(self._config.silence_timeout_s, _SILENT_LATENCIES * usual_latency_s)
         overdue: list[Batch] = []
         for session in self.pool.lanes():
+            if session.is_going_away:
+                self.pool.retire(session, "server going away")
             if not session.batches:
                 continue
             if now - max(batch.progress_s for batch in session.batches) > silence_s:
@@ -320,10 +326,6 @@ class Fleet:
         )
         self._tell_reading()
         self._hooks.changed()
-
-    def _going_away(self, session: Session) -> None:
-        self.pool.retire(session, "server going away")
-        self.adjust(waiting=False)
 
     def _failed(self, endpoint: str, reason: str) -> None:
         self._ejected(self._health.failed(endpoint, reason, self._clock()))

@@ -51,8 +51,6 @@ class Hooks:
     rested: Callable[[Session], None]
     """The stream ended in peace, with nothing on it: it is not read any more."""
     room: Callable[[], None]
-    going_away: Callable[[Session], None]
-    """The server asks to leave this connection: a new channel should take over."""
     may_rest: Callable[[], bool]
     """Whether an idle stream may be closed."""
 
@@ -92,6 +90,7 @@ class Session:
         self.batches: dict[Batch, None] = {}
         self.outstanding_bytes = 0
         self.outstanding_images = 0
+        self.unwritten_bytes = 0
         self.created_s = asyncio.get_running_loop().time()
         self.used_s = self.created_s
         self.transport: Transport | None = None
@@ -123,6 +122,11 @@ class Session:
             return False
         return len(self._outbox) < self._settings.outbox_batches
 
+    @property
+    def is_going_away(self) -> bool:
+        """Whether the server asks to leave this connection: a new channel should take over."""
+        return self.state is State.OPEN and self.transport is not None and self.transport.is_going_away()
+
     def demand(self) -> None:
         """Images wait: open a stream if there is none."""
         if self.state is State.IDLE:
@@ -133,6 +137,7 @@ class Session:
         self.batches[batch] = None
         self.outstanding_bytes += batch.size_bytes
         self.outstanding_images += len(batch.tickets)
+        self.unwritten_bytes += batch.size_bytes
         self.used_s = batch.sent_s
         self._outbox.append(batch)
         self._changed.set()
@@ -257,15 +262,19 @@ class Session:
         if self.state is not State.CONNECTING:
             call.cancel()
             return None
+        self._read_over = False
         self._opened_s = self.used_s = asyncio.get_running_loop().time()
         self._enter(Input.CONNECTED)
         self._hooks.opened(self)
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._write, call)
-                tasks.start_soon(self._watch_connection)
                 failure = await self._read(call)
-                tasks.cancel_scope.cancel()
+                # The writer ends by itself. Were it cancelled, the exception's frames would hold the call, and so
+                # the connection, until the next garbage collection.
+                self._read_over = True
+                self._changed.set()
+                call.cancel()
         finally:
             call.cancel()
         return failure
@@ -291,7 +300,7 @@ class Session:
         loop = asyncio.get_running_loop()
         head = self._settings.request_head
         try:
-            while not self._is_over(loop.time()):
+            while not self._is_over(loop.time()) and not self._read_over:
                 if not self._outbox:
                     if not await self._wait_changed(self._settings.keepalive_interval_s):
                         await call.write(head)
@@ -302,11 +311,15 @@ class Session:
                 request = wire.join_request(head, [t.frame for t in batch.open_tickets() if t.frame is not None])
                 started_s = loop.time()
                 await call.write(request)
+                self.unwritten_bytes -= batch.size_bytes
                 self._hooks.wrote(self, len(request), loop.time() - started_s)
                 self._hooks.room()
+            if self._read_over:
+                return
             self._half_closed = True
             await call.done_writing()
-            await asyncio.sleep(_HALF_CLOSE_S)
+            while not self._read_over and await self._wait_changed(_HALF_CLOSE_S):
+                pass
             call.cancel()
         except CallFailed:
             return
@@ -318,12 +331,6 @@ class Session:
         idle_s = self._settings.idle_timeout_s
         resting = self.state is State.OPEN and 0 < idle_s <= now - self.used_s and self._hooks.may_rest()
         return resting or self.state in (State.DRAINING, State.CLOSED)
-
-    async def _watch_connection(self) -> None:
-        if self.transport is not None:
-            await self.transport.wait_going_away()
-            if self.state is State.OPEN:
-                self._hooks.going_away(self)
 
     def _end_call(self, failure: CallFailed | None) -> None:
         if self._heard:
@@ -369,6 +376,7 @@ class Session:
         waiting = set(self._outbox)
         lost = [self._take_back(batch, turned_away or batch in waiting) for batch in list(self.batches)]
         self._outbox.clear()
+        self.unwritten_bytes = 0
         self._hooks.lost(self, Loss(lost, failure, turned_away and not first_refusal))
 
     def _take_back(self, batch: Batch, unsent: bool) -> LostBatch:

@@ -381,11 +381,11 @@ async def test_a_server_that_stops_is_going_away() -> None:
     await call.connected()
     await call.write(b"x")
     await service.called.wait()
-    watching = asyncio.create_task(transport.wait_going_away())
-    await asyncio.sleep(0.1)
-    assert not watching.done()
+    assert not transport.is_going_away()
     stopping = asyncio.create_task(server.stop(5.0))
-    await asyncio.wait_for(watching, 5.0)
+    async with asyncio.timeout(5.0):
+        while not transport.is_going_away():
+            await asyncio.sleep(0.01)
     call.cancel()
     await stopping
     await transport.aclose()

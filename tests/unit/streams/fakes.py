@@ -223,7 +223,7 @@ class FakeTransport:
     def __init__(self, *connects: CallFailed | str | None) -> None:
         self.calls: list[FakeCall] = []
         self.closed = 0
-        self.going_away = asyncio.Event()
+        self.going_away = False
         self.unary_answers: deque[bytes | CallFailed] = deque()
         self.unary_requests: list[bytes] = []
         self._connects = deque(connects)
@@ -245,8 +245,8 @@ class FakeTransport:
     async def list_deployments(self, *, timeout_s: float, metadata: Metadata) -> bytes:
         return self._unary(b"")
 
-    async def wait_going_away(self) -> None:
-        await self.going_away.wait()
+    def is_going_away(self) -> bool:
+        return self.going_away
 
     async def aclose(self) -> None:
         self.closed += 1
@@ -330,7 +330,6 @@ class SessionBench:
             lost=lambda _session, loss: self.losses.append(loss),
             rested=lambda _session: self.rested_s.append(self.now),
             room=self._room,
-            going_away=self._going_away,
             may_rest=lambda: self.may_rest,
         )
 

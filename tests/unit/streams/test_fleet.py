@@ -350,7 +350,11 @@ def test_a_server_that_goes_away_is_left_for_a_new_channel() -> None:
         bench.fleet.demand()
         await settle()
         old = bench.session()
-        bench.transports["a:1"][0].going_away.set()
+        bench.transports["a:1"][0].going_away = True
+        bench.fleet.watch(0.1, 1.0, shared=False)
+        bench.fleet.adjust(waiting=False)
+        await settle()
+        bench.fleet.adjust(waiting=False)
         await settle()
         assert (old.state, bench.session().state) == (State.DRAINING, State.OPEN)
         assert [e.reason for e in bench.named(events.PoolResized) if isinstance(e, events.PoolResized)] == [
