@@ -392,6 +392,7 @@ class Session:
             del self.batches[batch]
             if batch in self._outbox:
                 self._outbox.remove(batch)
+                self.unwritten_bytes -= batch.size_bytes
             self.outstanding_bytes -= batch.size_bytes
             self.outstanding_images -= len(batch.tickets)
             self._hooks.batch_over(self, batch)

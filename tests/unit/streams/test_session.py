@@ -671,3 +671,28 @@ def test_repr_shows_the_state() -> None:
         assert repr(bench.session) == "Session(there:1 #1 OPEN, 1 batches, 2 images, 200 bytes)"
 
     play(scene)
+
+
+def test_bytes_that_gRPC_has_not_taken_are_counted_until_it_has_or_never_will() -> None:
+    async def scene(bench: SessionBench) -> None:
+        call = await bench.open()
+        call.gate.clear()
+        bench.send("first")
+        await settle()
+        given_up = bench.send("a", "b")
+        assert bench.session.unwritten_bytes == 300
+        bench.session.release(given_up)
+        assert bench.session.unwritten_bytes == 100
+        bench.send("c")
+        call.gate.set()
+        await settle()
+        assert bench.session.unwritten_bytes == 0
+        call.gate.clear()
+        bench.send("d")
+        bench.send("e")
+        await settle()
+        call.fail(ErrorCode.UNAVAILABLE)
+        await settle()
+        assert (bench.session.unwritten_bytes, len(bench.losses)) == (0, 1)
+
+    play(scene)
