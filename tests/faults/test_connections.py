@@ -4,62 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
-from athena_async import AthenaClient, ClientConfig, ImageInput, Outcome, PoolConfig, RetryConfig
+from athena_async import AthenaClient, Outcome, PoolConfig, RetryConfig
 from athena_async.emulator import Emulator, ServiceModel
-from athena_async.events import Event, StreamClosed
-from tests.faults.proxy import FaultProxy
+from athena_async.events import StreamClosed
+from tests.faults.world import IMAGES, config, in_flight, inputs, resends, until, world
 
 pytestmark = pytest.mark.anyio
-
-IMAGES = 120
-
-
-def inputs(count: int = IMAGES) -> list[ImageInput]:
-    return [ImageInput(md5=f"{number:032x}") for number in range(count)]
-
-
-def config(address: str, **overrides: object) -> ClientConfig:
-    settings: dict[str, object] = {
-        "endpoints": (address,),
-        "affiliate": "acme",
-        "tls": False,
-        "timeout_s": 15.0,
-        "retry": RetryConfig(grace_min_s=0.3, grace_max_s=2.0),
-        "pool": PoolConfig(channels=2, probe_interval_s=0.1),
-    }
-    return ClientConfig(**(settings | overrides))  # type: ignore[arg-type]
-
-
-@asynccontextmanager
-async def world(
-    *, latency_s: float = 0.1, **overrides: object
-) -> AsyncIterator[tuple[Emulator, FaultProxy, AthenaClient, list[Event]]]:
-    """Emulator, proxy and client, in that order, and the events of the client."""
-    seen: list[Event] = []
-    async with (
-        Emulator(model=ServiceModel(fixed_s=latency_s, parallelism=64)) as emulator,
-        FaultProxy(emulator.address) as proxy,
-        AthenaClient(config(proxy.address, **overrides), observers=[seen.append]) as client,
-    ):
-        yield emulator, proxy, client, seen
-
-
-async def in_flight(client: AthenaClient, least: int = 1) -> int:
-    """Waits until images are on streams; returns how many."""
-    while (count := client.stats().sent_count) < least:
-        await asyncio.sleep(0.005)
-    return count
-
-
-def resends(emulator: Emulator) -> int:
-    """By the emulator's account, not ours."""
-    return sum(count - 1 for count in emulator.audit.sends().values())
 
 
 async def test_without_a_fault_nothing_is_sent_twice() -> None:
@@ -266,12 +220,44 @@ async def test_foreign_answers_are_handed_over() -> None:
 
             collectors = [asyncio.create_task(collect(client)) for client in clients]
             all_results = await asyncio.gather(*(client.classify_many(inputs(100)) for client in clients))
-            await asyncio.sleep(0.2)
+            elsewhere = {r.correlation_id for results in all_results for r in results if not r.ok and r.attempts}
+            # On a slow machine an answer may reach its own client after the deadline.
+            await until(lambda: len(elsewhere - found) <= sum(client.stats().late_count for client in clients))
             for collector in collectors:
                 collector.cancel()
-            elsewhere = {r.correlation_id for rows in all_results for r in rows if r.outcome is Outcome.UNKNOWN}
             assert elsewhere
             assert not twice
             assert resends(emulator) == 0, "an answer that another client has is not asked for again"
-            assert elsewhere <= found, "an answer that another client took was handed over there"
             assert not any(client.stats().foreign_dropped_count for client in clients)
+
+
+@pytest.mark.parametrize("code", ["UNAVAILABLE", "DEADLINE_EXCEEDED", "INTERNAL", "ABORTED"])
+async def test_a_stream_that_ends_with_a_status_is_a_disconnect(code: str) -> None:
+    async with world() as (emulator, _proxy, client, _seen):
+        emulator.faults.update(drop_code=code)
+        emulator.faults.inject("drop_streams", 2)
+        results = await client.classify_many(inputs())
+        assert all(result.ok for result in results)
+        assert resends(emulator) == 0, "the requests were read, and the deployment kept their answers"
+
+
+async def test_a_connection_half_closed_by_the_peer_is_a_disconnect() -> None:
+    async with world(latency_s=0.3) as (emulator, proxy, client, _seen):
+        work = asyncio.create_task(client.classify_many(inputs()))
+        await in_flight(client)
+        proxy.half_close()
+        results = await work
+        assert all(result.ok for result in results)
+        assert resends(emulator) == 0
+
+
+async def test_an_event_loop_that_stood_still_reads_before_it_gives_up_or_resends() -> None:
+    async with world(latency_s=0.5, timeout_s=2.0) as (emulator, _proxy, client, _seen):
+        work = asyncio.create_task(client.classify_many(inputs(16)))
+        await in_flight(client, 16)
+        await asyncio.to_thread(lambda: None)
+        # The emulator shares this loop, so its answers come only after the stall, as late as can be.
+        time.sleep(3.0)
+        results = await work
+        assert all(result.ok for result in results)
+        assert resends(emulator) == 0

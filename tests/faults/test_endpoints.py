@@ -1,0 +1,110 @@
+"""Endpoints that come and go: the breaker's states as events and stats show them."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from athena_async import AthenaClient, BreakerConfig, ClientConfig
+from athena_async.emulator import Emulator, ServiceModel
+from athena_async.events import BatchSent, EndpointEjected, EndpointReturned, Event
+from tests.faults.world import config, inputs, until
+
+pytestmark = pytest.mark.anyio
+
+BREAKER = BreakerConfig(failures=2, ejection_base_s=0.4, ejection_max_s=2.0)
+
+
+def of(endpoint: str, seen: list[Event]) -> list[str]:
+    """What happened to an endpoint: ejected, returned, or sent a batch."""
+    kinds = {EndpointEjected: "ejected", EndpointReturned: "returned", BatchSent: "sent"}
+    return [kinds[type(e)] for e in seen if type(e) in kinds and e.endpoint == endpoint]  # type: ignore[attr-defined]
+
+
+def probes(history: list[str]) -> list[int]:
+    """Batches sent between each ejection and what followed on it."""
+    counts: list[int] = []
+    ejected = False
+    for what in history:
+        if what == "sent":
+            if ejected:
+                counts[-1] += 1
+        else:
+            ejected = what == "ejected"
+            if ejected:
+                counts.append(0)
+    return counts
+
+
+class Load:
+    """Calls of 100 images, one after the other, until told to stop; every image must be classified."""
+
+    def __init__(self, client: AthenaClient) -> None:
+        self._client = client
+        self._stop = False
+        self.images = 0
+
+    async def __aenter__(self) -> Load:
+        self._task = asyncio.create_task(self._run())
+        return self
+
+    async def _run(self) -> None:
+        while not self._stop:
+            results = await self._client.classify_many(inputs(100))
+            assert all(result.ok for result in results), {str(r.error) for r in results if not r.ok}
+            self.images += len(results)
+
+    async def __aexit__(self, *_: object) -> None:
+        self._stop = True
+        await self._task
+
+
+def states(client: AthenaClient) -> list[str]:
+    return [str(endpoint.state) for endpoint in client.stats().endpoints]
+
+
+async def flap(client: AthenaClient, good: Emulator, bad: Emulator, load: Load, seen: list[Event]) -> None:
+    """One endpoint goes away until it is ejected, while the other serves, and comes back."""
+    returns = of(bad.address, seen).count("returned")
+    bad.faults.update(refuse=1.0)
+    bad.drop_streams()
+    await until(lambda: states(client)[1] == "OPEN")
+    assert states(client)[0] == "CLOSED"
+    served = load.images
+    await until(lambda: load.images > served + 100)
+    bad.faults.update(refuse=0.0)
+    await until(lambda: of(bad.address, seen).count("returned") > returns)
+    assert good.live_streams
+
+
+async def test_an_endpoint_that_flaps_is_ejected_probed_once_at_a_time_and_returns() -> None:
+    seen: list[Event] = []
+    model = ServiceModel(fixed_s=0.01, parallelism=8)
+    async with Emulator(model=model) as good, Emulator(model=model, deployments=good.deployments) as bad:
+        both = config(good.address, endpoints=(good.address, bad.address), breaker=BREAKER)
+        async with AthenaClient(both, observers=[seen.append]) as client, Load(client) as load:
+            await flap(client, good, bad, load, seen)
+            await flap(client, good, bad, load, seen)
+        history = of(bad.address, seen)
+        assert history.count("ejected") >= 2
+        assert max(probes(history)) == 1, history
+        assert not any(isinstance(e, EndpointEjected) and e.endpoint == good.address for e in seen)
+        times_s = [event.ejected_s for event in seen if isinstance(event, EndpointEjected)]
+        assert all(0.4 <= time_s <= 2.0 for time_s in times_s)
+
+
+async def test_the_last_endpoint_is_never_ejected() -> None:
+    async with Emulator() as one, Emulator(deployments=one.deployments) as other:
+        settings: ClientConfig = config(one.address, endpoints=(one.address, other.address), breaker=BREAKER)
+        async with AthenaClient(settings) as client:
+            for emulator in (one, other):
+                emulator.faults.update(refuse=1.0)
+            work = asyncio.create_task(client.classify_many(inputs(50)))
+            await until(lambda: "OPEN" in states(client))
+            for _ in range(50):
+                assert "CLOSED" in states(client)
+                await asyncio.sleep(0.02)
+            for emulator in (one, other):
+                emulator.faults.update(refuse=0.0)
+            assert all(result.ok for result in await work)
