@@ -123,6 +123,7 @@ class Response(NamedTuple):
     global_error: ServiceError | None
 
 
+_new = tuple.__new__
 _INPUTS_TAG = b"\x12"  # ClassifyRequest.inputs = 2, length-delimited
 _DATA_TAG = b"\x22"  # ClassificationInput.data = 4, length-delimited
 # ClassificationInput.hashes = 6: length, then value = 1 (as many hexadecimal digits as the hash has), then type = 2.
@@ -147,16 +148,15 @@ def frame_input(affiliate: str, correlation_id: str, payload: Payload) -> Frame:
     The fields are written by hand, in the order of their numbers but for the data, which comes last: 2.4 times faster
     than building a message for each image. A test compares the bytes with protobuf's own.
     """
-    fields = b"".join(
-        (
-            _affiliate_field(affiliate),
-            _text_field(b"\x12", correlation_id),
-            b"\x18%c" % payload.encoding if payload.encoding else b"",
-            b"\x28%c" % payload.format if payload.format else b"",
-            *[b"".join((_MD5_HEAD, value.encode(), _MD5_TAIL)) for value in payload.md5],
-            *[b"".join((_SHA1_HEAD, value.encode(), _SHA1_TAIL)) for value in payload.sha1],
-        )
-    )
+    fields = _affiliate_field(affiliate) + _text_field(b"\x12", correlation_id)
+    if payload.encoding:
+        fields += b"\x18%c" % payload.encoding
+    if payload.format:
+        fields += b"\x28%c" % payload.format
+    for value in payload.md5:
+        fields += _MD5_HEAD + value.encode() + _MD5_TAIL
+    for value in payload.sha1:
+        fields += _SHA1_HEAD + value.encode() + _SHA1_TAIL
     size = len(payload.data)
     if size:
         fields += _DATA_TAG + _varint(size)
@@ -171,7 +171,8 @@ def _affiliate_field(affiliate: str) -> bytes:
 
 def _text_field(tag: bytes, value: str) -> bytes:
     encoded = value.encode()
-    return tag + _varint(len(encoded)) + encoded
+    size = len(encoded)
+    return tag + (b"%c" % size if size < 0x80 else _varint(size)) + encoded
 
 
 def request_head(deployment_id: str) -> bytes:
@@ -287,11 +288,9 @@ def _answer(output: models_pb2.ClassificationOutput) -> Answer:
         # An error message without content beside classifications is how some servers say "none".
         if found.code or found.message or not output.classifications:
             error = _service_error(found)
-    return Answer(
-        output.correlation_id,
-        tuple([Classification(c.label, c.weight) for c in output.classifications]),
-        error,
-    )
+    # Named tuples by way of tuple itself: half the time, and there are some for each image.
+    classifications = tuple([_new(Classification, (c.label, c.weight)) for c in output.classifications])
+    return _new(Answer, (output.correlation_id, classifications, error))
 
 
 def _service_error(error: models_pb2.ClassificationError) -> ServiceError:

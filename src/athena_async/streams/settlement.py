@@ -55,19 +55,26 @@ class Settlement:
         """Ends images with their results. Those that are settled already are passed over."""
         outcomes: Counter[Outcome] = Counter()
         errors: Counter[ErrorCode] = Counter()
-        images = size_bytes = 0
+        images = classified = size_bytes = 0
         slowest_s = 0.0
+        forget = self._demultiplexer.forget
         for ticket, result in results:
             if ticket.settled:
                 continue
+            forget(ticket)
+            ticket.settle()
             images += 1
-            size_bytes += self._end(ticket)
-            outcomes[result.outcome] += 1
-            if result.error is not None:
+            size_bytes += ticket.reserved_bytes
+            if result.error is None:
+                classified += 1
+            else:
+                outcomes[result.outcome] += 1
                 errors[result.error.code] += 1
             slowest_s = max(slowest_s, result.latency_s)
             if not ticket.sink.abandoned:
                 ticket.sink.deliver(result)
+        if classified:
+            outcomes[Outcome.CLASSIFIED] = classified
         if images:
             self._account(images, size_bytes, outcomes, errors)
             self._emit(ImagesSettled(self._clock(), outcomes, errors, slowest_s))
@@ -84,11 +91,6 @@ class Settlement:
         """Ends images that share a reason."""
         now = self._clock()
         self.settle([(t, t.result(outcome, now, code, message, retryable=retryable)) for t in tickets])
-
-    def _end(self, ticket: Ticket) -> int:
-        self._demultiplexer.forget(ticket)
-        ticket.settle()
-        return ticket.reserved_bytes
 
     def _account(self, images: int, size_bytes: int, outcomes: Counter[Outcome], errors: Counter[ErrorCode]) -> None:
         self._limit.release(images, size_bytes)
