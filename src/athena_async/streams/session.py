@@ -105,7 +105,7 @@ class Session:
         self._half_closed = False
         self._failures = 0
         self._auth_retried = False
-        self._heard = False
+        self._heard = self._read_over = False
         self._abandoned = ""
         self._backoff_s = 0.0
 
@@ -314,15 +314,17 @@ class Session:
                 self.unwritten_bytes -= batch.size_bytes
                 self._hooks.wrote(self, len(request), loop.time() - started_s)
                 self._hooks.room()
-            if self._read_over:
-                return
-            self._half_closed = True
-            await call.done_writing()
-            while not self._read_over and await self._wait_changed(_HALF_CLOSE_S):
-                pass
-            call.cancel()
+            if not self._read_over:
+                await self._end_our_half(call)
         except CallFailed:
             return
+
+    async def _end_our_half(self, call: StreamCall) -> None:
+        self._half_closed = True
+        await call.done_writing()
+        while not self._read_over and await self._wait_changed(_HALF_CLOSE_S):
+            pass
+        call.cancel()
 
     def _is_over(self, now: float) -> bool:
         """Whether nothing more is to be written: drained, or idle for long."""
@@ -382,9 +384,8 @@ class Session:
     def _take_back(self, batch: Batch, unsent: bool) -> LostBatch:
         request_bytes = len(self._settings.request_head) + batch.size_bytes
         tickets = self.release(batch)
-        if unsent:
-            for ticket in tickets:
-                ticket.attempts -= 1
+        for ticket in tickets:
+            ticket.attempts -= unsent
         return LostBatch(tickets, request_bytes, unsent)
 
     def _drop(self, batch: Batch) -> None:

@@ -311,7 +311,6 @@ class SessionBench:
         self.opened_s: list[float] = []
         self.rested_s: list[float] = []
         self.room_count = 0
-        self.gone_away = 0
         self.may_rest = True
         self.on_opened: Callable[[Session], None] = lambda _session: None
         self.on_room: Callable[[], None] = lambda: None
@@ -371,9 +370,6 @@ class SessionBench:
     def _room(self) -> None:
         self.room_count += 1
         self.on_room()
-
-    def _going_away(self, _session: Session) -> None:
-        self.gone_away += 1
 
 
 async def settle(turns: int = 50) -> None:
