@@ -6,56 +6,75 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from athena_async.errors import ConfigError
 
-AFFILIATE_HELP = "Permit NAME in inputs, or only for one client with CLIENT=NAME. May be repeated. Default: all."
+Host = Annotated[str, Option(help="Address to listen on.")]
+Port = Annotated[int, Option(help="Port of the gRPC service; 0 picks one.")]
+TlsDir = Annotated[
+    Path | None, Option(help="Serve TLS; a test CA and certificate are written there once (ca.pem, ...).")
+]
+Mtls = Annotated[bool, Option("--mtls", help="Ask clients for a certificate of the test CA.")]
+OauthPort = Annotated[
+    int | None, Option(help="Serve OAuth2 client credentials at /oauth/token on this port; 0 picks one.")
+]
+OauthTls = Annotated[bool, Option("--oauth-tls", help="Serve them over HTTPS, by the test CA.")]
+OauthClients = Annotated[
+    list[str] | None, Option(metavar="ID:SECRET", help="A client that gets tokens. May be repeated.")
+]
+Audience = Annotated[str, Option(help="The audience that tokens are for.")]
+TokenLifetime = Annotated[float, Option(help="Seconds that a token counts, on the scaled clock.")]
+ApiKeys = Annotated[list[str] | None, Option(metavar="[CLIENT=]KEY", help="A static bearer token. May be repeated.")]
+AffiliateNames = Annotated[
+    list[str] | None,
+    Option(
+        metavar="[CLIENT=]NAME",
+        help="Permit NAME in inputs, or only for one client with CLIENT=NAME. May be repeated. Default: all.",
+    ),
+]
+Known = Annotated[Path | None, Option(metavar="FILE", help="Made-up MD5 and SHA1 digests that count as known.")]
+Expected = Annotated[
+    Path | None, Option(metavar="FILE", help="Test cases (JSON) whose images get the weights written there.")
+]
+Audit = Annotated[Path | None, Option(metavar="FILE", help="Append a line of JSON for each input received.")]
+FaultFile = Annotated[
+    Path | None, Option(metavar="FILE", help="TOML with what goes wrong: tables faults, model, behaviour.")
+]
+FaultFields = Annotated[
+    list[str] | None, Option(metavar="NAME=VALUE", help="One field of the fault plan. May be repeated.")
+]
+ModelFields = Annotated[
+    list[str] | None, Option(metavar="NAME=VALUE", help="One field of the service model. May be repeated.")
+]
+TimeScale = Annotated[float, Option(help="How fast lifetimes run: 3600 makes an hour a second.")]
+AdminPort = Annotated[int, Option(help="Port of the admin endpoint; 0 picks one.")]
+MaxMessageBytes = Annotated[int, Option(help="The largest message received.")]
+Sink = Annotated[bool, Option("--sink", help="Answer at once without reading images: for benchmarks.")]
 
 
 def emulator(
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="Port of the gRPC service; 0 picks one.")] = 50051,
-    tls_dir: Annotated[
-        Path | None, typer.Option(help="Serve TLS; a test CA and certificate are written there once (ca.pem, ...).")
-    ] = None,
-    mtls: Annotated[bool, typer.Option("--mtls", help="Ask clients for a certificate of the test CA.")] = False,
-    oauth_port: Annotated[
-        int | None, typer.Option(help="Serve OAuth2 client credentials at /oauth/token; 0 picks a port.")
-    ] = None,
-    oauth_tls: Annotated[bool, typer.Option("--oauth-tls", help="Serve them over HTTPS, by the test CA.")] = False,
-    oauth_client: Annotated[
-        list[str] | None, typer.Option(metavar="ID:SECRET", help="A client that gets tokens. May be repeated.")
-    ] = None,
-    audience: Annotated[str, typer.Option(help="The audience that tokens are for.")] = "crisp-athena-live",
-    token_lifetime: Annotated[float, typer.Option(help="Seconds that a token counts, on the scaled clock.")] = 3600.0,
-    api_key: Annotated[
-        list[str] | None, typer.Option(metavar="[CLIENT=]KEY", help="A static bearer token. May be repeated.")
-    ] = None,
-    affiliate: Annotated[list[str] | None, typer.Option(metavar="[CLIENT=]NAME", help=AFFILIATE_HELP)] = None,
-    known_hashes: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Made-up MD5 and SHA1 digests that count as known.")
-    ] = None,
-    expected_outputs: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Test cases (JSON) whose images get the weights written there.")
-    ] = None,
-    audit: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Append a line of JSON for each input received.")
-    ] = None,
-    faults: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="TOML with what goes wrong: tables faults, model, behaviour.")
-    ] = None,
-    fault: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="One field of the fault plan. May be repeated.")
-    ] = None,
-    model: Annotated[
-        list[str] | None, typer.Option(metavar="NAME=VALUE", help="One field of the service model. May be repeated.")
-    ] = None,
-    time_scale: Annotated[float, typer.Option(help="How fast lifetimes run: 3600 makes an hour a second.")] = 1.0,
-    admin_port: Annotated[int, typer.Option(help="Port of the admin endpoint; 0 picks one.")] = 0,
-    max_message_bytes: Annotated[int, typer.Option(help="The largest message received.")] = 4 * 1024 * 1024,
-    sink: Annotated[
-        bool, typer.Option("--sink", help="Answer at once without reading images: for benchmarks.")
-    ] = False,
+    host: Host = "127.0.0.1",
+    port: Port = 50051,
+    tls_dir: TlsDir = None,
+    mtls: Mtls = False,
+    oauth_port: OauthPort = None,
+    oauth_tls: OauthTls = False,
+    oauth_client: OauthClients = None,
+    audience: Audience = "crisp-athena-live",
+    token_lifetime: TokenLifetime = 3600.0,
+    api_key: ApiKeys = None,
+    affiliate: AffiliateNames = None,
+    known_hashes: Known = None,
+    expected_outputs: Expected = None,
+    audit: Audit = None,
+    faults: FaultFile = None,
+    fault: FaultFields = None,
+    model: ModelFields = None,
+    time_scale: TimeScale = 1.0,
+    admin_port: AdminPort = 0,
+    max_message_bytes: MaxMessageBytes = 4 * 1024 * 1024,
+    sink: Sink = False,
 ) -> None:
     """Run a local Athena: the three RPCs, deployments, tokens, faults, audit.
 
@@ -72,7 +91,7 @@ def emulator(
         mtls=mtls,
         oauth_port=oauth_port,
         oauth_tls=oauth_tls,
-        oauth_clients=dict(_pair(text, ":", "--oauth-client") for text in oauth_client or ()),
+        oauth_clients=dict(_client(text) for text in oauth_client or ()),
         audience=audience,
         token_lifetime_s=token_lifetime,
         api_keys=tuple(api_key or ()),
@@ -86,14 +105,14 @@ def emulator(
         sink=sink,
         **fields_from_flags(faults, fault or (), model or ()),
     )
-    run(config)
+    run(config, typer.echo)
 
 
-def _pair(text: str, separator: str, flag: str) -> tuple[str, str]:
-    left, found, right = text.partition(separator)
-    if not (left and found and right):
-        raise ConfigError(flag, "(not shown)", f"two values joined by {separator!r}")
-    return left, right
+def _client(text: str) -> tuple[str, str]:
+    client_id, _, secret = text.partition(":")
+    if not (client_id and secret):
+        raise ConfigError("--oauth-client", "(not shown)", "of the form ID:SECRET")
+    return client_id, secret
 
 
 def _affiliates(flags: list[str] | None) -> Any:

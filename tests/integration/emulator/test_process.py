@@ -237,3 +237,16 @@ def test_the_plugin_starts_nothing_that_nobody_asked_for(tmp_path: Path) -> None
     )
     result = run_pytest(tmp_path)
     assert "1 passed" in result.stdout, result.stdout + result.stderr
+
+
+async def test_the_command_permits_affiliates_by_client(lab: SimpleNamespace) -> None:
+    process = run_command("--port", "0", "--api-key", "a=ka", "--affiliate", "a=acme", "--affiliate", "shared")
+    assert process.stdout is not None
+    try:
+        async with lab.connect(json.loads(process.stdout.readline())["grpc"]) as stub:
+            for name, refused in (("acme", False), ("shared", False), ("other", True)):
+                output = await stub.ClassifySingle(lab.item("x", affiliate=name), metadata=lab.bearer("ka"))
+                assert output.HasField("error") is refused
+    finally:
+        process.terminate()
+        process.communicate(timeout=10)
