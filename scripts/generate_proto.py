@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = "athena_async._proto.athena"
-KEPT = ("models_pb2.py", "models_pb2.pyi", "athena_pb2.py", "athena_pb2.pyi", "athena_pb2_grpc.py", "athena_pb2_grpc.pyi")
+KEPT = tuple(f"{name}.{ending}" for name in ("models_pb2", "athena_pb2", "athena_pb2_grpc") for ending in ("py", "pyi"))
 
 # Each rewrite must apply wherever its needle stands; the needles are what protoc 6.31 writes.
 REWRITES = (

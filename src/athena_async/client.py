@@ -110,14 +110,18 @@ class AthenaClient:
         """Takes no more images, waits for those in flight, and ends.
 
         What is unanswered after ``drain_timeout_s`` seconds is settled: FAILED where it was never sent, UNKNOWN
-        where it was. Calls that still feed images get ClientClosedError. Idempotent.
+        where it was. Calls that still feed images get ClientClosedError. A second call waits for the first and
+        reports nothing.
 
         Returns:
             The correlation ids of the images that were left.
 
         Cancellation: cuts the wait short; the client is closed all the same.
         """
-        if self._engine is None or not self._engine.is_open:
+        if self._engine is None:
+            return DrainReport()
+        if not self._engine.is_open:
+            await self._engine.wait_closed()
             return DrainReport()
         return await self._engine.aclose(drain_timeout_s)
 

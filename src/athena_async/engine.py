@@ -120,6 +120,11 @@ class Engine:
         self._tasks.start_soon(run)
         return scope
 
+    async def wait_closed(self) -> None:
+        """Until every task has ended, whoever closes."""
+        if self._root is not None:
+            await asyncio.wait({self._root})
+
     async def aclose(self, drain_timeout_s: float) -> DrainReport:
         """Takes nothing new, waits for open images, settles what is left, ends every task.
 

@@ -197,6 +197,8 @@ class Flow:
     def give_up_rest(self) -> DrainReport:
         """Settles every open image, since the client closes."""
         left = self.demultiplexer.open_tickets()
+        for ticket in left:
+            ticket.discount_unwritten()
         unsent = [ticket for ticket in left if not ticket.attempts]
         sent = [ticket for ticket in left if ticket.attempts]
         self.settlement.fail(unsent, Outcome.FAILED, ErrorCode.CLOSED, "the client was closed before it was sent")

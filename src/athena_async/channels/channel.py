@@ -18,7 +18,7 @@ from grpc._cython import cygrpc
 from athena_async import wire
 from athena_async._version import __version__
 from athena_async.config import PoolConfig
-from athena_async.errors import ErrorCode
+from athena_async.errors import CredentialsError, ErrorCode
 from athena_async.observability.tracing import inject_metadata
 
 T = TypeVar("T")
@@ -53,15 +53,25 @@ class CallFailed(Exception):
     Attributes:
         code: the status as one of our codes; INTERNAL where it has none of its own.
         message: the server's words, or gRPC's.
+        is_local: whether it arose here, before the endpoint was asked.
         pushback_s: how long the server asks to wait (``grpc-retry-pushback-ms``), or None; negative where it
             asks not to try again.
     """
 
-    def __init__(self, code: ErrorCode, message: str, pushback_s: float | None = None) -> None:
+    def __init__(
+        self, code: ErrorCode, message: str, pushback_s: float | None = None, *, is_local: bool = False
+    ) -> None:
         super().__init__(f"{code}: {message}")
         self.code = code
         self.message = message
         self.pushback_s = pushback_s
+        self.is_local = is_local
+
+    @classmethod
+    def of_credentials(cls, error: CredentialsError) -> CallFailed:
+        """No call was made, since no token, key or certificate could be had."""
+        code = ErrorCode.UNAVAILABLE if error.retryable else ErrorCode.UNAUTHENTICATED
+        return cls(code, str(error), is_local=True)
 
     @property
     def refused_size_bytes(self) -> tuple[int, int] | None:

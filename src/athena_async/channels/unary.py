@@ -71,8 +71,7 @@ class UnaryCalls:
         try:
             return await self._access.authorize()
         except CredentialsError as error:
-            code = ErrorCode.UNAVAILABLE if error.retryable else ErrorCode.UNAUTHENTICATED
-            raise CallFailed(code, str(error)) from None
+            raise CallFailed.of_credentials(error) from None
 
     async def _transport(self, endpoint: str) -> Transport:
         self._check_open()
@@ -80,7 +79,7 @@ class UnaryCalls:
             try:
                 made = await self._access.connect(endpoint)
             except CredentialsError as error:
-                raise CallFailed(ErrorCode.UNAVAILABLE, str(error)) from None
+                raise CallFailed.of_credentials(error) from None
             if self._closed or endpoint in self._transports:
                 await made.aclose()
             else:

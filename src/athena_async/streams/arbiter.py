@@ -50,7 +50,8 @@ class Arbiter:
     """Judges.
 
     Invariants: a ticket with an answer is settled or waits for a resend that the budget granted; a ticket
-    that was possibly sent is never resent before `Recovery` says so; while an inquest lasts no batch leaves.
+    that was possibly sent is never resent before `Recovery` says so; while an inquest lasts no batch leaves
+    the batcher.
     """
 
     def __init__(
@@ -164,6 +165,10 @@ class Arbiter:
         error = answer.error
         if error is None:
             return ticket.classified(answer.classifications, now)
+        if error.code is ErrorCode.CORRELATION_ID_INVALID and ticket.attempts > 1:
+            # The id is taken by our own earlier send: the service works on it still, and will answer that.
+            self.recovery.orphan([ticket], now)
+            return None
         ticket.last_error = error
         if error.code is ErrorCode.MODEL_ERROR:
             ticket.model_errors += 1
@@ -180,7 +185,7 @@ class Arbiter:
             model_errors=ticket.model_errors,
             remaining_s=ticket.deadline_s - now,
         )
-        if isinstance(decision, GiveUp) or not self._budget.try_spend(1):
+        if isinstance(decision, GiveUp) or ticket.sink.abandoned or not self._budget.try_spend(1):
             return False
         asyncio.get_running_loop().call_later(decision.after_s, self._send_again, ticket)
         return True
@@ -237,8 +242,9 @@ class Arbiter:
         if not due:
             return
         limit = 1 if self._config.at_most_once else self._config.max_attempts
-        spent = [ticket for ticket in due if ticket.attempts >= limit]
-        again = [ticket for ticket in due if ticket.attempts < limit]
+        # What nobody waits for any more is not worth a bill.
+        spent = [ticket for ticket in due if ticket.attempts >= limit or ticket.sink.abandoned]
+        again = [ticket for ticket in due if ticket.attempts < limit and not ticket.sink.abandoned]
         granted = self._budget.try_spend(len(again)) if again else 0
         self._settlement.fail(spent, Outcome.UNKNOWN, ErrorCode.UNAVAILABLE, self._lost_message(spent))
         self.recovery.orphan(again[granted:], now)
@@ -257,8 +263,7 @@ class Arbiter:
             self._hooks.timed_out(batch)
         for ticket in expired:
             self.recovery.discard(ticket)
-            if ticket.batch is not None and not ticket.batch.written:
-                ticket.attempts -= 1  # it waited for the stream's writer and was not sent
+            ticket.discount_unwritten()
         self._settlement.settle([(ticket, self._expiry(ticket, now)) for ticket in expired])
         return len(expired)
 

@@ -176,15 +176,19 @@ class Fleet:
             overdue.extend(
                 batch
                 for batch in session.batches
-                if batch.written
-                and (shared or batch.open_count < len(batch.tickets))
-                and now - batch.progress_s > _OMITTED_GRACES * grace_s
+                if batch.written and self._is_overdue(batch, now, grace_s, silence_s, shared)
             )
         if shared:
             for batch in overdue:
                 batch.carrier.release(batch)
         elif overdue:
             self._hooks.overdue(overdue)
+
+    @staticmethod
+    def _is_overdue(batch: Batch, now: float, grace_s: float, silence_s: float, shared: bool) -> bool:
+        """Where some images of a request are answered the rest follow soon; a request without any may be slow."""
+        begun = shared or batch.open_count < len(batch.tickets)
+        return now - batch.progress_s > (_OMITTED_GRACES * grace_s if begun else silence_s)
 
     def foreign_answers(self, count: int) -> None:
         """Answers to other clients came to us, so about as many of ours went to them.
@@ -308,7 +312,7 @@ class Fleet:
         )
         if failure.code is ErrorCode.RESOURCE_EXHAUSTED and failure.refused_size_bytes is None:
             self._hooks.congested(session.endpoint)
-        if failure.code in _NOT_THE_ENDPOINTS_FAULT:
+        if failure.is_local or failure.code in _NOT_THE_ENDPOINTS_FAULT:
             self._health.probe_dropped(session.endpoint)
         else:
             self._failed(session.endpoint, failure.message)

@@ -55,7 +55,7 @@ class Recovery:
 
     Invariants: an orphan is in no batch; it leaves by its answer, by becoming due, or by its
     deadline; none becomes due within the grace period of open, quiet streams, nor, for an hour, while
-    the deployment's last word was that it holds answers.
+    the deployment says that it holds answers. Where it stops saying, the longest grace period decides.
     """
 
     def __init__(self, config: RetryConfig, latency: LatencyEstimate) -> None:

@@ -240,7 +240,7 @@ class Session:
         if isinstance(error, CallFailed):
             return error
         if isinstance(error, CredentialsError):
-            return CallFailed(ErrorCode.UNAVAILABLE if error.retryable else ErrorCode.UNAUTHENTICATED, str(error))
+            return CallFailed.of_credentials(error)
         return CallFailed(ErrorCode.UNAVAILABLE, f"no connection within {self._settings.connect_timeout_s:g} s")
 
     async def _open(self, metadata: Metadata) -> StreamCall:

@@ -87,6 +87,11 @@ class Ticket:
         self.frame_bytes = frame.size_bytes
         self.source = _GONE
 
+    def discount_unwritten(self) -> None:
+        """Before it ends: a batch that still waited for its stream's writer was not sent, and no attempt."""
+        if self.batch is not None and not self.batch.written:
+            self.attempts -= 1
+
     def settle(self) -> None:
         """Ends the image and lets go of its bytes."""
         self.settled = True
