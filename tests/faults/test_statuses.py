@@ -142,6 +142,7 @@ async def test_tokens_that_are_refused_for_good_fail_clearly_and_the_images_are_
         assert {result.outcome for result in results} == {Outcome.FAILED}
         assert {result.attempts for result in results} == {0}
         assert refreshes(seen) <= 4, "each refused token is renewed once, not once for each image or channel"
+        await until(lambda: at_rest(client))
         asked = emulator.faults.counts["expired_tokens"]
         again = await client.classify_many(images)
         assert not any(result.ok for result in again), "for a minute nobody is asked again"
