@@ -208,8 +208,8 @@ def _check_correlation_id(value: object) -> None:
 
 def _hashes(name: str, given: Any, is_hash: Any, digits: int) -> tuple[str, ...]:
     if isinstance(given, str):
-        given = (given,)
-    elif isinstance(given, bytes) or not isinstance(given, Iterable):
+        return (_lower_hex(name, given, is_hash, digits),)
+    if isinstance(given, bytes) or not isinstance(given, Iterable):
         raise _invalid(f"ImageInput.{name} is a {type(given).__name__}, but must be a str or several of them")
     return tuple([_lower_hex(name, value, is_hash, digits) for value in given])
 

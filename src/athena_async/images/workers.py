@@ -28,6 +28,9 @@ Item = tuple[Source, str, str]
 
 Outcome = wire.Frame | ClassificationError
 
+_RAW, _NO_FORMAT = wire.ImageFormat.RAW_UINT8_BGR, wire.ImageFormat.UNSPECIFIED
+_UNCOMPRESSED = wire.Encoding.UNCOMPRESSED
+
 CHUNK_WORK_S = 0.004
 MAX_CHUNK = 64
 
@@ -105,9 +108,12 @@ class PreprocessWorkers:
 
         An array is referred to, not copied: its owner must leave it alone until the image is answered.
         """
-        data = resize.contiguous(source.value) if source.kind is Kind.ARRAY else b""
-        pixel_format = wire.ImageFormat.RAW_UINT8_BGR if data else wire.ImageFormat.UNSPECIFIED
-        payload = wire.Payload(data, pixel_format, wire.Encoding.UNCOMPRESSED, source.md5, source.sha1)
+        data: bytes | memoryview
+        if source.kind is Kind.ARRAY:
+            data, pixel_format = resize.contiguous(source.value), _RAW
+        else:
+            data, pixel_format = b"", _NO_FORMAT
+        payload = wire.Payload(data, pixel_format, _UNCOMPRESSED, source.md5, source.sha1)
         try:
             return wire.frame_input(affiliate, correlation_id, payload)
         except Exception as error:  # noqa: BLE001 - one image must not take the loop with it
