@@ -29,6 +29,7 @@ from athena_async import (
     RetryConfig,
 )
 from athena_async.emulator.process import EmulatorProcess
+from athena_async.events import Event, StreamClosed
 from athena_async.stats import ClientStats
 from tests.faults.proxy import FaultProxy
 from tests.soak.watch import MiB, Sample, Watch, slope, take
@@ -194,6 +195,13 @@ class Run:
     stats: ClientStats
     billed: int
     billed_images: int
+    possibly_sent: int
+    minutes: float
+
+    @property
+    def _is_short(self) -> bool:
+        """Too short to tell growth from warming up."""
+        return self.minutes < 10
 
     def broken(self) -> list[str]:
         """The promises that did not hold."""
@@ -206,9 +214,9 @@ class Run:
             "P3: no resend is uncounted": resends <= stats.resent_count,
             "P3: resends within the budget": stats.resent_count <= 1000 + 0.1 * account.sources,
             "P9: nothing held at the end": stats.in_flight_bytes == 0,
-            "P9: memory does not grow by more than 4 MiB a minute": growth_bytes_per_min <= 4 * MiB,
+            "P9: memory does not grow by more than 1 MiB a minute": growth_bytes_per_min <= MiB or self._is_short,
             "tasks end": self.after.tasks <= self.before.tasks,
-            "threads end": self.after.threads <= self.before.threads + 1,
+            "threads end": self.after.threads <= self.before.threads + 2,
             "descriptors are closed": self.after.descriptors <= self.before.descriptors + 8,
             "most images are classified": account.outcomes[Outcome.CLASSIFIED] >= 0.9 * account.sources,
         }
@@ -223,7 +231,8 @@ class Run:
             f"{account.sources} images: {dict(account.outcomes)}, errors {dict(account.errors)}",
             f"{missing} missing, {account.sources - missing - account.seen.count(1)} twice",
             f"faults: {sum(self.dealt.values())}, {dict(self.dealt)}",
-            f"resent {self.stats.resent_count} by our count; billed again {self.billed - self.billed_images} by the "
+            f"{self.possibly_sent} images on streams that were lost; resent {self.stats.resent_count}, for whatever "
+            f"reason, by our count; billed again {self.billed - self.billed_images} by the "
             f"emulator's; late answers {self.stats.late_count}",
             f"resident memory {min(resident):.0f} to {max(resident):.0f} MiB, "
             f"{slope(samples) * 60 / MiB:+.2f} MiB a minute over the later two thirds",
@@ -239,10 +248,16 @@ async def soak(minutes: float, seed: int, pace_per_s: float) -> Run:
     rng = random.Random(seed)
     account, dealt = Account(), Counter[str]()
     before = take()
+    lost: Counter[str] = Counter()
+
+    def note(event: Event) -> None:
+        if isinstance(event, StreamClosed):
+            lost["images"] += event.possibly_sent
+
     with EmulatorProcess(model=_MODEL, audit_limit=10_000_000) as emulator:
         async with FaultProxy(emulator.address) as proxy:
             watch = Watch(max(0.5, minutes / 4))
-            async with AthenaClient(config(proxy.address), seed=seed) as client:
+            async with AthenaClient(config(proxy.address), seed=seed, observers=[note]) as client:
                 until_s = time.monotonic() + minutes * 60
                 work = asyncio.create_task(classify(client, account, images(account, rng, until_s, pace_per_s)))
                 watching = asyncio.create_task(watch.run())
@@ -257,9 +272,10 @@ async def soak(minutes: float, seed: int, pace_per_s: float) -> Run:
                 watching.cancel()
                 stats = client.stats()
         sends = Counter(row["correlation_id"] for row in await asyncio.to_thread(emulator.audit) if row["billed"])
-    # Core's own threads and sockets end a little later.
-    await asyncio.sleep(1.0)
-    return Run(account, dealt, watch.samples, before, take(), stats, sends.total(), len(sends))
+    await asyncio.get_running_loop().shutdown_default_executor()
+    await asyncio.sleep(1.0)  # Core's own threads and sockets end a little later
+    after = take()
+    return Run(account, dealt, watch.samples, before, after, stats, sends.total(), len(sends), lost["images"], minutes)
 
 
 def main() -> int:

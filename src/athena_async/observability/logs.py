@@ -141,7 +141,9 @@ def configure_logs(json: bool, level: int | str = logging.INFO, stream: TextIO |
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
-    renderer: list[Any] = [structlog.dev.ConsoleRenderer(colors=target.isatty())]
+    # Structlog's own choice, where rich is installed, prints the local variables of every frame: images, tokens.
+    plain = structlog.dev.plain_traceback
+    renderer: list[Any] = [structlog.dev.ConsoleRenderer(colors=target.isatty(), exception_formatter=plain)]
     if json:
         renderer = [structlog.processors.format_exc_info, structlog.processors.JSONRenderer(default=str)]
     structlog.configure(
