@@ -244,11 +244,12 @@ class Flow:
         self.settlement.totals.sent_bytes += size_bytes
         if self.left is not None:
             self.left()
-        before = self.encoding.snapshot().encoding
-        self.encoding.observe_write(size_bytes, waited_s, self._clock())
-        after = self.encoding.snapshot()
-        if after.encoding != before and self._config.preprocess.encoding == "auto":
-            self._emit(events.EncodingChanged(self._clock(), after.encoding, after.reason))
+        now = self._clock()
+        before = self.encoding.choose(now)
+        self.encoding.observe_write(size_bytes, waited_s, now)
+        after = self.encoding.choose(now)
+        if after != before and self._config.preprocess.encoding == "auto":
+            self._emit(events.EncodingChanged(now, after, self.encoding_reason))
 
     def _strays(self, late_count: int, foreign: list[wire.Answer]) -> None:
         totals = self.settlement.totals

@@ -56,7 +56,8 @@ class Preparation:
 
     def wake(self) -> None:
         """What was prepared has left: look again whether more may be."""
-        self._changed.set()
+        if self._queue:
+            self._changed.set()
 
     def remove(self, gone: Callable[[Ticket], bool]) -> list[Ticket]:
         """Takes out the queued images for which ``gone`` holds, and returns them."""
