@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from athena_async import AthenaClient, ClassificationResult, LimitsConfig
+from athena_async import AthenaClient, ClassificationResult, ErrorCode, LimitsConfig
 from athena_async.testing import FakeAthena
 from tests.simulation.runs import config, hash_inputs
 from tests.virtual_time import run_virtual
@@ -60,6 +60,24 @@ async def cancel_at(turn: int, victim: object) -> None:
 def test_cancelling_one_caller_at_each_turn_leaves_the_others_whole(victim: object) -> None:
     for turn in range(TURNS):
         run_virtual(cancel_at(turn, victim))
+
+
+async def cancel_unsent() -> None:
+    service = FakeAthena()
+    service.refuse(ErrorCode.UNAVAILABLE)
+    async with AthenaClient(config(), connect=service.connect, seed=1) as client:
+        doomed = asyncio.create_task(client.classify_many(hash_inputs(300)))
+        await asyncio.sleep(1.0)
+        doomed.cancel()
+        await asyncio.gather(doomed, return_exceptions=True)
+        assert client.stats().settled_count == client.stats().accepted_count == 300
+        service.refuse(None)
+        assert all(result.ok for result in await client.classify_many(hash_inputs(10)))
+    assert service.processed.total() == 10, "what nobody waits for was not sent, and is not billed"
+
+
+def test_images_of_a_cancelled_caller_that_were_not_sent_are_dropped() -> None:
+    run_virtual(cancel_unsent())
 
 
 async def cancel_client_at(turn: int) -> None:

@@ -23,6 +23,7 @@ class FaultProxy:
         self._server: asyncio.Server | None = None
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._finished: set[asyncio.StreamWriter] = set()
         self.hole = False
         self.refusing = False
         self.slice_bytes = 64 * 1024
@@ -64,7 +65,8 @@ class FaultProxy:
     def half_close(self) -> None:
         """FIN towards the client on every connection; what it sends is still carried."""
         for client, _ in self._pairs:
-            if client.can_write_eof():
+            if client not in self._finished:
+                self._finished.add(client)
                 client.write_eof()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -87,6 +89,7 @@ class FaultProxy:
 
     def _end(self, pair: tuple[asyncio.StreamWriter, asyncio.StreamWriter]) -> None:
         self._pairs.discard(pair)
+        self._finished.difference_update(pair)
         for writer in pair:
             writer.close()
 
@@ -95,6 +98,6 @@ class FaultProxy:
             while data := await reader.read(self.slice_bytes):
                 if self.pause_s:
                     await asyncio.sleep(self.pause_s)
-                if not self.hole:
+                if not self.hole and writer not in self._finished:
                     writer.write(data)
                     await writer.drain()
