@@ -178,11 +178,11 @@ def dying() -> Iterator[object]:
 async def test_a_source_that_fails_is_the_callers(client: AthenaClient) -> None:
     with pytest.raises(LookupError, match="the source is gone"):
         await client.classify_many(dying())
-    seen = []
-    with pytest.raises(LookupError, match="the source is gone"):
-        async for result in client.stream(dying()):
-            seen.append(result.index)
+    results = client.stream(dying())
+    seen = [(await anext(results)).index for _ in range(3)]
     assert sorted(seen) == [0, 1, 2], "results of what was taken before come first"
+    with pytest.raises(LookupError, match="the source is gone"):
+        await anext(results)
 
 
 async def test_the_same_id_twice_in_one_call_fails_the_second_alone(client: AthenaClient) -> None:
