@@ -53,7 +53,7 @@ class CallFailed(Exception):
     Attributes:
         code: the status as one of our codes; INTERNAL where it has none of its own.
         message: the server's words, or gRPC's.
-        is_local: whether it arose here, before the endpoint was asked.
+        is_local: whether it arose here; it is then no news of the endpoint.
         pushback_s: how long the server asks to wait (``grpc-retry-pushback-ms``), or None; negative where it
             asks not to try again.
     """

@@ -188,8 +188,9 @@ class HealthBoard:
         self._not_closed -= 1
         return True
 
-    def failed(self, endpoint: str, reason: str, now: float) -> Ejection | None:
-        """The endpoint failed: see the module for what counts. ``reason`` is for people.
+    def failed(self, endpoint: str, reason: str, now: float, *, at_once: bool = False) -> Ejection | None:
+        """The endpoint failed: see the module for what counts. ``reason`` is for people. ``at_once``: one such
+        failure is enough, as where it has been silent for long with work outstanding.
 
         Returns the ejection that this brought about. A failure while OPEN is old news and changes nothing.
         """
@@ -200,7 +201,7 @@ class HealthBoard:
         breaker.failures += 1
         if state is EndpointState.HALF_OPEN:
             return self._eject(breaker, reason, now)
-        if breaker.failures < self._config.failures:
+        if breaker.failures < self._config.failures and not at_once:
             return None
         return self._eject(breaker, reason, now)
 

@@ -171,7 +171,9 @@ class Fleet:
             if not session.batches:
                 continue
             if now - max(batch.progress_s for batch in session.batches) > silence_s:
-                session.abandon_call(f"no answer for {silence_s:.1f} s")
+                reason = f"no answer for {silence_s:.1f} s"
+                self._ejected(self._health.failed(session.endpoint, reason, now, at_once=True))
+                session.abandon_call(reason)
                 continue
             overdue.extend(
                 batch

@@ -354,7 +354,7 @@ class Session:
         if self._half_closed and not self.batches:
             return None  # we ended it, and however the server took that, nothing is lost
         if self._abandoned:
-            return CallFailed(ErrorCode.UNAVAILABLE, self._abandoned)
+            return CallFailed(ErrorCode.UNAVAILABLE, self._abandoned, is_local=True)
         if failure is not None or self._opened_s is None:
             return failure
         is_short = asyncio.get_running_loop().time() - self._opened_s < _SHORT_LIFE_S
