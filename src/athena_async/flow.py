@@ -199,9 +199,10 @@ class Flow:
         left = self.demultiplexer.open_tickets()
         for ticket in left:
             ticket.discount_unwritten()
-        unsent = [ticket for ticket in left if not ticket.attempts]
-        sent = [ticket for ticket in left if ticket.attempts]
-        self.settlement.fail(unsent, Outcome.FAILED, ErrorCode.CLOSED, "the client was closed before it was sent")
+        unsent = [ticket for ticket in left if not ticket.is_unanswered]
+        sent = [ticket for ticket in left if ticket.is_unanswered]
+        message = "the client was closed before it was sent, or sent again after an error"
+        self.settlement.fail(unsent, Outcome.FAILED, ErrorCode.CLOSED, message)
         message = "the client was closed before an answer came; it was sent and may have been classified"
         self.settlement.fail(sent, Outcome.UNKNOWN, ErrorCode.CLOSED, message)
         self.batcher.remove(lambda ticket: ticket.settled)
@@ -215,7 +216,9 @@ class Flow:
         self.limit.close()
         self.foreign.close()
         left = self.demultiplexer.open_tickets()
-        self.settlement.fail(left, Outcome.UNKNOWN, ErrorCode.INTERNAL, message)
+        for outcome, unanswered in ((Outcome.FAILED, False), (Outcome.UNKNOWN, True)):
+            tickets = [ticket for ticket in left if ticket.is_unanswered == unanswered]
+            self.settlement.fail(tickets, outcome, ErrorCode.INTERNAL, message)
 
     def _batch_sent(self, session: Session, batch: Batch) -> None:
         self.budget.first_send(len(batch.tickets) - batch.resent)
@@ -265,10 +268,10 @@ class Flow:
     def _turned_away(self, failure: CallFailed) -> None:
         """Every endpoint refuses us: what waits is failed clearly, since waiting would not help."""
         waiting = self.batcher.remove(lambda _ticket: True)
-        fresh = [ticket for ticket in waiting if not ticket.attempts]
-        resent = [ticket for ticket in waiting if ticket.attempts]
-        self.settlement.fail(fresh, Outcome.FAILED, failure.code, failure.message)
-        self.settlement.fail(resent, Outcome.UNKNOWN, failure.code, failure.message)
+        unsent = [ticket for ticket in waiting if not ticket.is_unanswered]
+        sent = [ticket for ticket in waiting if ticket.is_unanswered]
+        self.settlement.fail(unsent, Outcome.FAILED, failure.code, failure.message)
+        self.settlement.fail(sent, Outcome.UNKNOWN, failure.code, failure.message)
 
     def _settle_alone(self, suspects: list[Ticket], error: wire.ServiceError) -> None:
         if self.hear is not None:

@@ -119,7 +119,7 @@ class DrainReport:
     """What `AthenaClient.aclose` left undone.
 
     Attributes:
-        failed: correlation ids of images that were never sent.
+        failed: correlation ids of images that were never sent, or whose every send was answered with an error.
         unknown: correlation ids of images that were sent and not answered: possibly classified and billed.
     """
 

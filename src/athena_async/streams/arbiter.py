@@ -103,7 +103,7 @@ class Arbiter:
                 batch.answered(ticket, now)
             elif self.recovery.answered(ticket, now):
                 recovered_count += 1
-            elif answer.error is not None and ticket.last_error is not None:
+            elif answer.error is not None and not ticket.is_unanswered:
                 late_count += 1  # again the error for which it waits to be resent
                 continue
             answered.append(ticket)
@@ -169,9 +169,7 @@ class Arbiter:
             # The id is taken by our own earlier send: the service works on it still, and will answer that.
             self.recovery.orphan([ticket], now)
             return None
-        ticket.last_error = error
-        if error.code is ErrorCode.MODEL_ERROR:
-            ticket.model_errors += 1
+        ticket.erred(error)
         if not self._resend_later(ticket, error, now):
             return service_failure(ticket, error, now)
         return None
@@ -269,11 +267,11 @@ class Arbiter:
 
     def _expiry(self, ticket: Ticket, now: float) -> ClassificationResult:
         waited = f"no answer within {now - ticket.accepted_s:.1f} s"
-        if ticket.last_error is not None and ticket.batch is None:
-            return service_failure(ticket, ticket.last_error, now)
-        if ticket.attempts:
+        if ticket.is_unanswered:
             message = f"{waited}; it was sent and may have been classified"
             return ticket.result(Outcome.UNKNOWN, now, ErrorCode.DEADLINE_EXCEEDED, message)
+        if ticket.last_error is not None:
+            return service_failure(ticket, ticket.last_error, now)
         failure = self.last_failure
         if failure is None:
             return ticket.result(Outcome.FAILED, now, ErrorCode.DEADLINE_EXCEEDED, f"{waited}; it was not sent")

@@ -74,8 +74,7 @@ class SingleCalls:
             await asyncio.sleep(after_s)
 
     def _after_image_error(self, ticket: Ticket, error: wire.ServiceError) -> float | None:
-        ticket.last_error = error
-        ticket.model_errors += error.code is ErrorCode.MODEL_ERROR
+        ticket.erred(error)
         return self._retry_s(ticket, error.code, message_is_retryable(error.message), None)
 
     def _retry_s(

@@ -26,7 +26,8 @@ class Ticket:
     """One accepted image.
 
     Invariants: settled once and never again; in at most one batch; ``attempts`` counts the
-    batches and single calls that carried it; ``last_error`` is the service's last word on it; ``frame`` is
+    batches and single calls that carried it; ``last_error`` is the service's last word on the first
+    ``erred_attempts`` of them, later ones are unanswered; ``frame`` is
     there from preparation to settlement, so that it can be sent again, and ``source`` until then.
     """
 
@@ -37,6 +38,7 @@ class Ticket:
         "batch",
         "correlation_id",
         "deadline_s",
+        "erred_attempts",
         "frame",
         "frame_bytes",
         "index",
@@ -75,6 +77,7 @@ class Ticket:
         self.attempts = 0
         self.model_errors = 0
         self.last_error: ServiceError | None = None
+        self.erred_attempts = 0
         self.settled = False
 
     def __repr__(self) -> str:
@@ -86,6 +89,18 @@ class Ticket:
         self.frame = frame
         self.frame_bytes = frame.size_bytes
         self.source = _GONE
+
+    @property
+    def is_unanswered(self) -> bool:
+        """Whether it was sent and the service has not said what came of it: it may have been classified."""
+        return self.attempts > self.erred_attempts
+
+    def erred(self, error: ServiceError) -> None:
+        """The service answered with an error."""
+        self.last_error = error
+        self.erred_attempts = self.attempts
+        if error.code is ErrorCode.MODEL_ERROR:
+            self.model_errors += 1
 
     def discount_unwritten(self) -> None:
         """Before it ends: a batch that still waited for its stream's writer was not sent, and no attempt."""

@@ -226,6 +226,21 @@ async def test_leaving_waits_for_what_is_in_flight() -> None:
         assert_classified(await waiting, 50)
 
 
+async def test_closing_fails_what_waits_to_be_sent_again_after_an_error() -> None:
+    """The service said that there is no score, so it is not unknown whether there is."""
+    faults = FaultPlan(image_errors=1.0, image_error_code="MODEL_ERROR")
+    async with service(EmulatorConfig(faults=faults), retry=RetryConfig(base_s=8.0), timeout_s=60.0) as (
+        client,
+        emulator,
+    ):
+        waiting = asyncio.ensure_future(client.classify_many(hashes(1)))
+        await until(lambda: client.stats().sent_bytes and not client.stats().sent_count)
+        report = await client.aclose(drain_timeout_s=0.0)
+        (result,) = await waiting
+    assert (result.outcome, result.attempts) == (Outcome.FAILED, 1)
+    assert (report.failed, report.unknown) == ((result.correlation_id,), ())
+
+
 async def test_observers_get_events_and_a_failing_one_harms_nobody() -> None:
     seen: list[Event] = []
     reported: list[dict[str, Any]] = []

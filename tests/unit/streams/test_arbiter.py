@@ -487,6 +487,36 @@ def test_an_image_that_waits_for_its_retry_at_its_deadline_keeps_the_services_wo
     play(scene)
 
 
+def test_an_image_sent_again_after_an_error_and_then_lost_may_have_been_classified() -> None:
+    async def scene() -> None:
+        bench = Bench(base_s=0.1, cap_s=0.1)
+        (image,) = bench.send("a", timeout_s=2.0).tickets
+        bench.receive(bad("a", ErrorCode.MODEL_ERROR))
+        await asyncio.sleep(0.5)
+        assert bench.again == ["a"]
+        bench.lose(bench.resend([image]))
+        await bench.pass_s(2.0)
+        result = bench.result("a")
+        assert (result.outcome, result.attempts) == (Outcome.UNKNOWN, 2)
+
+    play(scene)
+
+
+def test_an_image_sent_again_after_an_error_that_never_left_keeps_the_services_word() -> None:
+    async def scene() -> None:
+        bench = Bench(base_s=0.1, cap_s=0.1)
+        (image,) = bench.send("a", timeout_s=2.0).tickets
+        bench.receive(bad("a", ErrorCode.MODEL_ERROR))
+        await asyncio.sleep(0.5)
+        bench.resend([image], written=False)
+        await bench.pass_s(2.0)
+        result = bench.result("a")
+        assert (result.outcome, result.error and result.error.code) == (Outcome.FAILED, ErrorCode.MODEL_ERROR)
+        assert result.attempts == 1
+
+    play(scene)
+
+
 def test_part_of_a_batch_may_expire() -> None:
     async def scene() -> None:
         bench = Bench()
