@@ -59,6 +59,10 @@ bench: $(READY)  ## every scenario beside its peers; writes benchmarks/results
 bench-quick: $(READY)  ## the same in under 90 seconds
 	@$(BIN)/python -m benchmarks --quick
 
+.PHONY: bench-micro
+bench-micro: $(READY)  ## the parts: controller, demultiplexer, wire, preprocessing
+	@$(BIN)/python -m pytest benchmarks/micro -o addopts="--import-mode=importlib" --benchmark-only
+
 .PHONY: sim
 sim: $(READY)  ## a million images, 200 disconnects, virtual time; SIM_ARGS="--seed 1" repeats a run
 	@$(BIN)/python -m tests.simulation $(SIM_ARGS)
@@ -83,6 +87,7 @@ proto: $(PROTO_READY)  ## regenerate the protobuf code from proto/
 .PHONY: simd
 simd: $(READY)  ## an environment with Pillow-SIMD built for AVX2
 	@scripts/build_simd_env
+	@.venv-simd/bin/python -m pytest tests/unit/images tests/properties/test_images.py tests/faults/test_hostile_images.py
 
 .PHONY: lock
 lock: $(READY)  ## compile requirements/*.txt; LOCK_ARGS=--upgrade takes the newest
