@@ -94,7 +94,7 @@ def to_source(image: object) -> Source:
             the image's correlation id where that one is good.
     """
     if type(image) is not ImageInput and not isinstance(image, ImageInput):
-        return _from_object(image)
+        return _from_strange(image)
     correlation_id = image.correlation_id
     if correlation_id is not None:
         _check_correlation_id(correlation_id)
@@ -113,13 +113,14 @@ def _from_input(image: ImageInput) -> Source:
     md5 = () if image.md5 is None else _hashes("md5", image.md5, _is_md5, 32)
     sha1 = () if image.sha1 is None else _hashes("sha1", image.sha1, _is_sha1, 40)
     affiliate = image.affiliate
-    if affiliate is not None and not (affiliate and isinstance(affiliate, str)):
+    given: object = affiliate
+    if given is not None and not (given and isinstance(given, str) and _is_unicode(given)):
         raise _invalid("ImageInput.affiliate must be a text that is not empty, or None")
     if image.data is None and image.path is None:
         if not md5 and not sha1:
             raise _invalid("ImageInput has nothing to classify: give data, path, md5 or sha1")
         return Source(Kind.HASHES, None, HASH_ONLY_BYTES, image.correlation_id, affiliate, md5, sha1)
-    source = _from_object(_the_one(image.data, image.path))
+    source = _from_strange(_the_one(image.data, image.path))
     source.correlation_id, source.affiliate, source.md5, source.sha1 = image.correlation_id, affiliate, md5, sha1
     return source
 
@@ -134,6 +135,16 @@ def _the_one(data: Any, path: Any) -> object:
     if not isinstance(path, str | os.PathLike):
         raise _invalid(f"ImageInput.path is a {type(path).__name__}, but must be a str or os.PathLike")
     return path
+
+
+def _from_strange(image: object) -> Source:
+    """Whatever an object's own code raises costs that image alone: a closed mmap, a path that cannot tell itself."""
+    try:
+        return _from_object(image)
+    except ClassificationError:
+        raise
+    except Exception as error:  # noqa: BLE001 - anything may be handed in
+        raise _invalid(f"{type(image).__name__} cannot be read: it raised {type(error).__name__}") from None
 
 
 def _from_object(image: object) -> Source:
@@ -198,12 +209,23 @@ def _from_pil(image: Any) -> Source:
 
 
 def _check_correlation_id(value: object) -> None:
-    if not isinstance(value, str) or not 1 <= len(value) <= MAX_ID_LENGTH:
+    if not isinstance(value, str) or not 1 <= len(value) <= MAX_ID_LENGTH or not _is_unicode(value):
         found = f"has {len(value)} characters" if isinstance(value, str) else f"is a {type(value).__name__}"
+        if isinstance(value, str) and not _is_unicode(value):
+            found = "has a lone surrogate, which is no character"
         raise ClassificationError(
             ErrorCode.CORRELATION_ID_INVALID,
             f"ImageInput.correlation_id {found}, but must be a text of 1 to {MAX_ID_LENGTH} characters",
         )
+
+
+def _is_unicode(value: str) -> bool:
+    """Whether it can be sent: undecodable file names have lone surrogates in them."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _hashes(name: str, given: Any, is_hash: Any, digits: int) -> tuple[str, ...]:

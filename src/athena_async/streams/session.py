@@ -310,8 +310,10 @@ class Session:
                 # Some images may have been settled while the batch waited here.
                 request = wire.join_request(head, [t.frame for t in batch.open_tickets() if t.frame is not None])
                 started_s = loop.time()
-                await call.write(request)
-                self.unwritten_bytes -= batch.size_bytes
+                try:
+                    await call.write(request)
+                finally:
+                    self.unwritten_bytes -= batch.size_bytes
                 self._hooks.wrote(self, len(request), loop.time() - started_s)
                 self._hooks.room()
             if not self._read_over:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import array
 import mmap
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,35 @@ def test_wrong_inputs_name_what_is_wrong(image: ImageInput, match: str) -> None:
     with pytest.raises(ClassificationError, match=match) as caught:
         to_source(image)
     assert caught.value.code is ErrorCode.INVALID_INPUT
+
+
+def closed_mmap() -> mmap.mmap:
+    closed = mmap.mmap(-1, 10)
+    closed.close()
+    return closed
+
+
+class Unreadable:
+    def __fspath__(self) -> str:
+        raise LookupError("no name")
+
+
+@pytest.mark.parametrize("make", [closed_mmap, Unreadable, lambda: Image.Image.__new__(Image.Image)])
+def test_an_object_whose_own_code_raises_costs_itself_alone(make: Callable[[], object]) -> None:
+    for image in (make(), ImageInput(data=make(), correlation_id="mine")):
+        with pytest.raises(ClassificationError, match="cannot be read: it raised") as caught:
+            to_source(image)
+        assert caught.value.code is ErrorCode.INVALID_INPUT
+    assert caught.value.correlation_id == "mine"
+
+
+def test_what_is_no_unicode_is_refused() -> None:
+    with pytest.raises(ClassificationError, match="affiliate"):
+        to_source(ImageInput(md5=MD5, affiliate="a\udc80"))
+    with pytest.raises(ClassificationError, match="lone surrogate") as caught:
+        to_source(ImageInput(md5=MD5, correlation_id="a\udc80"))
+    assert caught.value.code is ErrorCode.CORRELATION_ID_INVALID
+    str(caught.value).encode()
 
 
 @pytest.mark.parametrize("value", ["", "x" * 65, 7])

@@ -673,6 +673,22 @@ def test_repr_shows_the_state() -> None:
     play(scene)
 
 
+def test_bytes_of_a_write_that_the_servers_half_close_cut_short_are_not_counted_for_ever() -> None:
+    async def scene(bench: SessionBench) -> None:
+        call = await bench.open()
+        call.gate.clear()
+        batch = bench.send("a")
+        await asyncio.sleep(5.0)
+        bench.session.release(batch)
+        assert bench.session.unwritten_bytes == 100
+        call.end()
+        await settle()
+        assert (bench.session.state, bench.losses) == (State.IDLE, [])
+        assert bench.session.unwritten_bytes == 0
+
+    play(scene)
+
+
 def test_bytes_that_gRPC_has_not_taken_are_counted_until_it_has_or_never_will() -> None:
     async def scene(bench: SessionBench) -> None:
         call = await bench.open()
