@@ -234,6 +234,7 @@ class Flow:
 
     def _answered(self, session: Session, batch: Batch, latency_s: float) -> None:
         self.arbiter.latency.observe(latency_s)
+        self._observe_link(batch.size_bytes, latency_s if batch.queue_depth else 0.0)
         self.controllers[session.endpoint].observe(
             images=len(batch.tickets),
             size_bytes=batch.size_bytes,
@@ -247,6 +248,13 @@ class Flow:
         self.settlement.totals.sent_bytes += size_bytes
         if self.left is not None:
             self.left()
+
+    def _observe_link(self, size_bytes: int, waited_s: float) -> None:
+        """A batch was answered; ``waited_s`` is its latency where images waited behind it, and 0 where none did.
+
+        How long a write took tells nothing: gRPC takes 3 to 4 MB before one waits, and on a slow link the
+        controller keeps less in flight. That it is the link and not the service shows in the policy's trial.
+        """
         now = self._clock()
         before = self.encoding.choose(now)
         self.encoding.observe_write(size_bytes, waited_s, now)
