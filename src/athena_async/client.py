@@ -171,6 +171,7 @@ class AthenaClient:
         slows the source.
 
         Raises:
+            ValueError: ``window`` is below 1.
             ClientClosedError: the client is not open, or was closed; after the results of all images taken.
             Exception: whatever the source raises; after the results of all images taken before.
 
@@ -178,7 +179,10 @@ class AthenaClient:
         leave the loop early.
         """
         engine, intake = self._opened()
-        sink = StreamingSink(window or self.config.limits.max_in_flight)
+        window = self.config.limits.max_in_flight if window is None else window
+        if window < 1:
+            raise ValueError(f"window is {window}, but must be at least 1, or None for limits.max_in_flight")
+        sink = StreamingSink(window)
         feeding = engine.spawn(functools.partial(intake.feed_stream, images, sink))
         try:
             while (result := await sink.next()) is not None:

@@ -226,6 +226,23 @@ async def test_leaving_waits_for_what_is_in_flight() -> None:
         assert_classified(await waiting, 50)
 
 
+async def test_whoever_closes_second_waits_for_the_first() -> None:
+    """A handler of signals drains while the program's own block is left: the loop must not end under it."""
+    async with service() as (client, emulator):
+        emulator.hold()
+        waiting = asyncio.ensure_future(client.classify_many(hashes(5)))
+        await until(lambda: emulator.audit.total == 5)
+        first = asyncio.ensure_future(client.aclose(drain_timeout_s=5.0))
+        await asyncio.sleep(0)
+        second = asyncio.ensure_future(client.aclose(drain_timeout_s=0.0))
+        await asyncio.sleep(0.05)
+        assert not first.done()
+        assert not second.done()
+        emulator.release()
+        assert ((await first).left_count, (await second).left_count) == (0, 0)
+        assert_classified(await waiting, 5)
+
+
 async def test_closing_fails_what_waits_to_be_sent_again_after_an_error() -> None:
     """The service said that there is no score, so it is not unknown whether there is."""
     faults = FaultPlan(image_errors=1.0, image_error_code="MODEL_ERROR")

@@ -51,6 +51,12 @@ async def test_without_a_window_the_limit_of_images_is_one() -> None:
                 break
 
 
+@pytest.mark.parametrize("window", [0, -1])
+async def test_a_window_that_lets_nothing_in_is_refused(client: AthenaClient, window: int) -> None:
+    with pytest.raises(ValueError, match=f"window is {window}, but must be at least 1"):
+        await anext(client.stream(hashes(1), window=window))
+
+
 async def test_a_slow_consumer_slows_the_source(client: AthenaClient) -> None:
     pulled: list[int] = []
     async with aclosing(client.stream(endless(pulled), window=10)) as results:
