@@ -198,10 +198,26 @@ async def test_a_message_refused_as_too_large_is_split_and_remembered() -> None:
     ):
         results = await client.classify_many([frame] * 12)
         assert all(result.ok for result in results)
+        assert {result.attempts for result in results} == {1}, "refused unread: that was no attempt"
         assert client.stats().controllers[emulator.address].size_bytes < 1_300_000
         before = emulator.live_streams
         await client.classify_many([frame] * 6)
         assert emulator.live_streams == before
+
+
+async def test_an_image_that_alone_is_too_large_is_final() -> None:
+    pytest.importorskip("numpy")
+    import numpy as np
+
+    frame = np.zeros((448, 448, 3), np.uint8)
+    async with (
+        Emulator(max_message_bytes=100_000) as emulator,
+        AthenaClient(config(emulator.address, timeout_s=10.0)) as client,
+    ):
+        async with asyncio.timeout(5.0):
+            results = await client.classify_many([frame, *inputs(20)])
+        assert str(results[0].error and results[0].error.code) == "IMAGE_TOO_LARGE"
+        assert all(result.ok for result in results[1:])
 
 
 async def test_foreign_answers_are_handed_over() -> None:
