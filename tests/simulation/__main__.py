@@ -36,8 +36,14 @@ def main() -> None:
         show(f"held back {minutes} min", runs.held_back(minutes, seed))
     for hours in (1, 24):
         show(f"clock jumps {hours} h", runs.clock_jump(hours * 3600.0, seed))
+        show(f"answers forgotten after {hours} h", runs.forgotten(hours, seed))
+    show("3 clients share a deployment", runs.shared_deployment(3, seed))
+    for guilty in (1, 2, 7):
+        show(f"{guilty} poisoned", runs.poisoned(guilty, seed))
     show("loop stalls 30 s", runs.stalled_loop(30.0, seed))
     show("everything fails", runs.failing_service(given.images // 100, seed))
+    tried = run_virtual(runs.refusing_service(10.0, seed))
+    print(f"nobody is let in for 10 minutes: {tried} calls tried on two channels")
     print("all promises held")
 
 
