@@ -116,6 +116,9 @@ class AthenaClient:
         Returns:
             The correlation ids of the images that were left.
 
+        Raises:
+            RuntimeError: called by a source of images that `stream` reads, for whose end it would wait.
+
         Cancellation: cuts the wait short; the client is closed all the same.
         """
         if self._engine is None:

@@ -57,6 +57,7 @@ class Engine:
         self._stop = asyncio.Event()
         self._root: asyncio.Task[None] | None = None
         self._tasks: TaskGroup | None = None
+        self._feeders: set[asyncio.Task[object] | None] = set()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -114,8 +115,13 @@ class Engine:
         scope = anyio.CancelScope()
 
         async def run() -> None:
-            with scope:
-                await feed()
+            feeder = asyncio.current_task()
+            self._feeders.add(feeder)
+            try:
+                with scope:
+                    await feed()
+            finally:
+                self._feeders.discard(feeder)
 
         self._tasks.start_soon(run)
         return scope
@@ -129,7 +135,12 @@ class Engine:
         """Takes nothing new, waits for open images, settles what is left, ends every task.
 
         Cancelling it cuts the wait short; the engine is closed all the same.
+
+        Raises:
+            RuntimeError: called by a source of images, for whose end it would wait.
         """
+        if asyncio.current_task() in self._feeders:
+            raise RuntimeError("a source of images cannot close the client that reads it: end the source instead")
         self._closed = True
         self.flow.limit.close()
         try:
@@ -177,6 +188,9 @@ class Engine:
                 await self._stop.wait()
                 self.flow.fleet.close()
                 tasks.cancel_scope.cancel()
+            if not self._stop.is_set():
+                # A task ended as cancelled, though nobody cancelled it; the group ends with it, and says nothing.
+                self.flow.fail_everything("the client stopped: one of its tasks was cancelled from outside")
         except BaseException as fault:
             self.flow.fail_everything(f"the client stopped: {type(fault).__name__}")
             raise

@@ -66,6 +66,11 @@ class Intake:
             else:
                 await self._feed_sync(images, sink)
             failure = None
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            failure = error  # nobody cancelled us: the source awaited something that was
         except Exception as error:  # noqa: BLE001 - it is the consumer's, and raised there
             failure = error
         finally:
