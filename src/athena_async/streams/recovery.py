@@ -147,10 +147,9 @@ class Recovery:
     def _is_due(self, group: _Group, now: float) -> bool:
         if group.quiet_s is None or not self._reading:
             return False
-        quiet_s = now - group.quiet_s
         if now - group.lost_s > RETENTION_S:
             return True
         if group.empty_s is not None:
-            return quiet_s >= self.grace_s
+            return now >= group.quiet_s + self.grace_s
         # Nobody knows what the deployment holds: wait as long as configured at most.
-        return self._backlog_failed and quiet_s >= self._config.grace_max_s
+        return self._backlog_failed and now >= group.quiet_s + self._config.grace_max_s
