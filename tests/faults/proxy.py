@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import weakref
 from types import TracebackType
 from typing import Self
 
@@ -23,7 +24,7 @@ class FaultProxy:
         self._server: asyncio.Server | None = None
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._finished: set[asyncio.StreamWriter] = set()
+        self._finished: weakref.WeakSet[asyncio.StreamWriter] = weakref.WeakSet()
         self.hole = False
         self.refusing = False
         self.slice_bytes = 64 * 1024
@@ -89,7 +90,6 @@ class FaultProxy:
 
     def _end(self, pair: tuple[asyncio.StreamWriter, asyncio.StreamWriter]) -> None:
         self._pairs.discard(pair)
-        self._finished.difference_update(pair)
         for writer in pair:
             writer.close()
 

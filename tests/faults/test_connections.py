@@ -34,7 +34,7 @@ async def test_a_reset_while_idle_resends_nothing() -> None:
 
 async def test_a_reset_with_batches_in_flight_takes_the_answers_that_the_deployment_holds() -> None:
     async with world(latency_s=0.5) as (emulator, proxy, client, seen):
-        work = asyncio.create_task(client.classify_many(inputs()))
+        work = asyncio.create_task(client.classify_many(inputs(48)))
         await in_flight(client)
         proxy.reset()
         results = await work

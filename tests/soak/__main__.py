@@ -228,6 +228,7 @@ class Run:
         account, samples = self.account, self.samples
         tasks, threads = [s.tasks for s in samples], [s.threads for s in samples]
         descriptors, resident = [s.descriptors for s in samples], [s.resident_bytes / MiB for s in samples]
+        quarters = [resident[(len(resident) - 1) * part // 4] for part in range(5)]
         missing = account.seen.count(0)
         lines = [
             f"{account.sources} images: {dict(account.outcomes)}, errors {dict(account.errors)}",
@@ -236,6 +237,7 @@ class Run:
             f"{self.possibly_sent} images on streams that were lost; resent {self.stats.resent_count}, for whatever "
             f"reason, by our count; billed again {self.billed - self.billed_images} by the "
             f"emulator's; late answers {self.stats.late_count}",
+            f"resident memory at each quarter {', '.join(f'{mib:.0f}' for mib in quarters)} MiB",
             f"resident memory {min(resident):.0f} to {max(resident):.0f} MiB, "
             f"{slope(samples) * 60 / MiB:+.2f} MiB a minute over the later two thirds",
             f"tasks {min(tasks)} to {max(tasks)}, {self.before.tasks} before and {self.after.tasks} after",
