@@ -41,10 +41,12 @@ class Preparation:
         self._done = done
         self._emit = emit
         self._queue: deque[Ticket] = deque()
+        self._in_hand = 0
         self._changed = asyncio.Event()
 
     def __len__(self) -> int:
-        return len(self._queue)
+        """Images that are queued or with a thread."""
+        return len(self._queue) + self._in_hand
 
     def __repr__(self) -> str:
         return f"Preparation({len(self._queue)} queued, {self._workers.threads} threads)"
@@ -91,7 +93,11 @@ class Preparation:
         loop = asyncio.get_running_loop()
         started_s = loop.time()
         items = [(ticket.source, ticket.affiliate, ticket.correlation_id) for ticket in tickets]
-        frames = await self._workers.prepare(items, self._encoding())
+        self._in_hand += len(tickets)
+        try:
+            frames = await self._workers.prepare(items, self._encoding())
+        finally:
+            self._in_hand -= len(tickets)
         self._report(frames, started_s, loop.time())
         prepared: list[Ticket] = []
         failed: list[tuple[Ticket, ClassificationError]] = []

@@ -32,7 +32,8 @@ class ClientStats:
 
     Attributes:
         deployment_id: the deployment in use.
-        accepted_count, settled_count: images over the client's life; their difference is in flight.
+        accepted_count, settled_count: images over the client's life, without those of `classify_single`; their
+            difference is in flight.
         outcomes, errors: settled images by outcome, and by code of their error.
         in_flight_bytes: bytes held for images in flight: originals and frames.
         preparing_count, ready_count, sent_count, orphan_count: where those in flight are: in preprocessing,

@@ -88,7 +88,7 @@ class FakeAthena:
             cut.cut(CallFailed(ErrorCode.UNAVAILABLE, "cut by the fake"), keep_written=keep_written)
 
     def send(self, answers: Sequence[Answer], global_error: ServiceError | None = None) -> bool:
-        """Writes a response to some stream, oldest waiting first; False where none is connected."""
+        """Writes a response to one of the streams, which take turns; False where none is connected."""
         if not self.streams:
             return False
         self._turn += 1

@@ -89,7 +89,8 @@ async def test_as_many_chunks_as_threads_are_worked_on() -> None:
     bench.submit("a", "b", "c", "d", "e")
     await settle()
     assert bench.workers.chunks == [["a", "b"], ["c", "d"]]
-    assert len(bench.preparation) == 1
+    assert repr(bench.preparation) == "Preparation(1 queued, 2 threads)"
+    assert len(bench.preparation) == 5, "those in a thread's hand count"
     running.cancel()
 
 

@@ -146,6 +146,23 @@ async def test_stats_tell_where_images_are() -> None:
     assert client.stats().settled_count == 22, "the last word stays readable"
 
 
+async def test_no_image_in_flight_is_missing_from_the_stats() -> None:
+    seen: list[tuple[int, int]] = []
+    opened: list[AthenaClient] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, BatchSent):
+            now = opened[0].stats()
+            places = now.preparing_count + now.ready_count + now.sent_count + now.orphan_count
+            seen.append((places, now.accepted_count - now.settled_count))
+
+    async with Emulator() as emulator, AthenaClient(config(emulator), observers=[note]) as client:
+        opened.append(client)
+        assert_classified(await client.classify_many([PHOTO] * 12), 12)
+    assert seen[0] == (12, 12)
+    assert [pair for pair in seen if pair[0] != pair[1]] == []
+
+
 async def test_answers_to_another_client_are_handed_over() -> None:
     """One client asks, and its answers are held until another one of the same deployment is all that is connected."""
     async with Emulator() as emulator:

@@ -32,6 +32,21 @@ def test_settled_images_are_not_given_up_and_their_groups_are_let_go() -> None:
     assert deadlines.expired(1.5) == []
 
 
+def test_one_image_without_answer_does_not_keep_all_later_ones_in_memory() -> None:
+    deadlines = Deadlines()
+    deadlines.add(tickets("stuck", deadline_s=120.0))
+    for second in range(1, 401):
+        group = tickets(*map(str, range(100)), deadline_s=120.0 + second)
+        deadlines.add(group)
+        for ticket in group[second % 2 :]:
+            ticket.settle()
+        assert deadlines.next_s() == 120.0
+        assert len(deadlines) <= 20_000
+    gone = [ticket.deadline_s for ticket in deadlines.expired(2000.0)]
+    assert gone == [120.0, *(120.0 + second for second in range(1, 401, 2))]
+    assert len(deadlines) == 0
+
+
 def test_nothing_is_no_group() -> None:
     deadlines = Deadlines()
     deadlines.add([])
