@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import NamedTuple, Protocol
 
@@ -12,6 +13,8 @@ from google.protobuf.message import DecodeError
 from athena_async._proto.athena import models_pb2
 from athena_async.emulator.deployments import Deployment, Origin
 from athena_async.emulator.processing import deployment_refusal, error_of
+
+_WRITE_PATIENCE_S = 1.0
 
 
 class Context(Protocol):
@@ -70,6 +73,7 @@ class Stream:
             task.add_done_callback(self._on_task_done)
         try:
             ending = await self._ended
+            await self._finish_write()
         finally:
             for task in tasks:
                 task.cancel()
@@ -95,6 +99,13 @@ class Stream:
     async def _put(self, message: bytes) -> None:
         async with self._writing:  # two writes at a time would end the call
             await self._context.write(message)
+
+    async def _finish_write(self) -> None:
+        """A write that is cancelled half way takes the call's status with it: gRPC then sends the client none, and
+        the call stays open there. A client that does not read is not waited for."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_WRITE_PATIENCE_S), self._writing:
+                pass
 
     def _on_task_done(self, task: asyncio.Task[None]) -> None:
         error = None if task.cancelled() else task.exception()
@@ -141,7 +152,7 @@ class Stream:
         await self._attached.wait()
         deployment = self.deployment
         assert deployment is not None
-        while not self.deaf:
+        while not self.deaf and not self._ended.done():
             self._wake.clear()
             kept = None if self._host.held else deployment.take(self._host.now())
             if kept is not None:

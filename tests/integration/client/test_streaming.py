@@ -18,7 +18,7 @@ from athena_async import (
     LimitsConfig,
     Outcome,
 )
-from athena_async.emulator import Emulator, EmulatorConfig, ServiceModel
+from athena_async.emulator import Emulator, EmulatorConfig, FaultPlan, ServiceModel
 from tests.integration.client.world import config, endless, hashes, service, until
 
 pytestmark = pytest.mark.anyio
@@ -166,3 +166,15 @@ async def test_one_of_no_endpoint_ends_within_its_deadline() -> None:
     async with AthenaClient(nobody) as client:
         outcomes = [result.outcome async for result in client.stream(hashes(5))]
     assert outcomes == [Outcome.FAILED] * 5
+
+
+@pytest.mark.parametrize("seed", [3, 4, 5])
+async def test_streams_that_break_lose_nothing(seed: int) -> None:
+    """The service works on what it read before it ended the stream, so each image has its answer, without a resend."""
+    faults = FaultPlan(seed=seed, drop_streams=0.5)
+    async with service(EmulatorConfig(faults=faults)) as (client, emulator):
+        found = [result async for result in client.stream(hashes(300))]
+        sends = emulator.audit.sends()
+    assert sorted(result.index for result in found) == list(range(300))
+    assert [result.error for result in found if not result.ok] == []
+    assert len(sends) == 300
