@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import AsyncIterable, Iterable, Iterator
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, Iterator
 from typing import Protocol
 
 from aiolimiter import AsyncLimiter
@@ -49,8 +49,7 @@ class Intake:
             TypeError: ``images`` is not iterable.
         """
         if isinstance(images, AsyncIterable):
-            async for image in images:
-                await self._take((image,), sink)
+            await self._feed_async(images, sink)
             return
         source = iter(_many(images))
         more = True
@@ -62,7 +61,7 @@ class Intake:
         failure: BaseException | None = ClientClosedError("the client was closed")
         try:
             if isinstance(images, AsyncIterable):
-                await self._feed_async(images, sink)
+                await self._feed_async(images, sink, sink.wait_room)
             else:
                 await self._feed_sync(images, sink)
             failure = None
@@ -98,11 +97,20 @@ class Intake:
         finally:
             engine.flow.limit.release(1, source.estimate_bytes)
 
-    async def _feed_async(self, images: AsyncIterable[object], sink: StreamingSink) -> None:
-        await sink.wait_room()
+    async def _feed_async(
+        self, images: AsyncIterable[object], sink: IndexedSink, room: Callable[[], Awaitable[None]] | None = None
+    ) -> None:
+        """One by one. A source that never suspends would keep the loop to itself, so each chunk gives it a turn."""
+        taken_count = 0
+        if room is not None:
+            await room()
         async for image in images:
             await self._take((image,), sink)
-            await sink.wait_room()
+            taken_count += 1
+            if not taken_count % _CHUNK:
+                await asyncio.sleep(0)
+            if room is not None:
+                await room()
 
     async def _feed_sync(self, images: Iterable[object], sink: StreamingSink) -> None:
         source = iter(_many(images))

@@ -5,7 +5,19 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from athena_async.channels.channel import CallFailed
+from athena_async.errors import ErrorCode
 from athena_async.streams.ticket import Ticket
+
+REFUSALS = frozenset(
+    {
+        ErrorCode.UNAUTHENTICATED,
+        ErrorCode.PERMISSION_DENIED,
+        ErrorCode.UNIMPLEMENTED,
+        ErrorCode.NOT_FOUND,
+        ErrorCode.INVALID_ARGUMENT,
+    }
+)
+"""Codes with which an endpoint turns a call away: trying again alone will not help."""
 
 
 @dataclass(frozen=True, slots=True)

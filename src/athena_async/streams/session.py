@@ -17,19 +17,10 @@ from athena_async import wire
 from athena_async.channels.channel import Access, CallFailed, Metadata, StreamCall, Transport
 from athena_async.errors import CredentialsError, ErrorCode
 from athena_async.resilience.backoff import Backoff
-from athena_async.streams.loss import Loss, LostBatch
+from athena_async.streams.loss import REFUSALS, Loss, LostBatch
 from athena_async.streams.state import Input, State, after
 from athena_async.streams.ticket import Batch, Ticket
 
-_REFUSALS = frozenset(
-    {
-        ErrorCode.UNAUTHENTICATED,
-        ErrorCode.PERMISSION_DENIED,
-        ErrorCode.UNIMPLEMENTED,
-        ErrorCode.NOT_FOUND,
-        ErrorCode.INVALID_ARGUMENT,
-    }
-)
 _SHORT_LIFE_S = 1.0
 # How long a server may take to end its half of a call after we ended ours.
 _HALF_CLOSE_S = 5.0
@@ -342,6 +333,7 @@ class Session:
         if self.state is State.CLOSED:
             return
         failure = self._why_lost(failure)
+        age_s = 0.0 if self._opened_s is None else asyncio.get_running_loop().time() - self._opened_s
         self._opened_s = None
         if failure is None:
             self._enter(Input.RESTED)
@@ -349,7 +341,7 @@ class Session:
             return
         self._backoff_s = self._next_backoff_s(failure)
         self._enter(Input.LOST)
-        self._report_loss(failure)
+        self._report_loss(failure, unread=age_s < self._settings.connect_timeout_s)
 
     def _why_lost(self, failure: CallFailed | None) -> CallFailed | None:
         """None where the stream ended in peace."""
@@ -371,14 +363,15 @@ class Session:
         self._failures += 1
         return delay_s
 
-    def _report_loss(self, failure: CallFailed) -> None:
-        turned_away = failure.code in _REFUSALS and not self._heard
+    def _report_loss(self, failure: CallFailed, *, unread: bool = False) -> None:
+        """``unread``: a call so young that was turned away cannot have been read before."""
+        turned_away = failure.code in REFUSALS and not self._heard
         first_refusal = failure.code is ErrorCode.UNAUTHENTICATED and not self._auth_retried
         if first_refusal:
             # The token is refreshed and tried once more before anybody is told.
             self._auth_retried = True
-        waiting = set(self._outbox)
-        lost = [self._take_back(batch, turned_away or batch in waiting) for batch in list(self.batches)]
+        unsent = turned_away and unread
+        lost = [self._take_back(batch, unsent or not batch.written) for batch in list(self.batches)]
         self._outbox.clear()
         self.unwritten_bytes = 0
         self._hooks.lost(self, Loss(lost, failure, turned_away and not first_refusal))
