@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -15,6 +16,8 @@ def main() -> None:
             "athena-async: the command line needs an optional dependency: pip install 'athena-async[cli]'\n"
         )
         sys.exit(2)
+    # gRPC reads this once, when it is imported: a closed connection is no news for who runs a command.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     from athena_async.cli.app import run
 
     sys.exit(run())
