@@ -36,7 +36,7 @@ class FakeAthena:
 
     Args:
         answer: what each input gets; by default ``UnknownCSAM-Ducks`` with weight 1.
-        latency_s: seconds, or a function that draws them, from a request to its answers.
+        latency_s: seconds, or a function that draws them, from a request to its answers; ListDeployments has none.
 
     Attributes:
         processed: how often each correlation id was processed, which is what a service bills.
@@ -95,11 +95,14 @@ class FakeAthena:
         self.streams[self._turn % len(self.streams)].put(wire.write_response(answers, global_error))
         return True
 
+    def draw_latency_s(self) -> float:
+        """Seconds from the next request to its answers."""
+        return self._latency_s() if callable(self._latency_s) else self._latency_s
+
     def received(self, inputs: Sequence[Input]) -> None:
         """Inputs came in: they are answered after the latency."""
-        latency_s = self._latency_s() if callable(self._latency_s) else self._latency_s
         self._under_way += len(inputs)
-        asyncio.get_running_loop().call_later(latency_s, self._process, inputs)
+        asyncio.get_running_loop().call_later(self.draw_latency_s(), self._process, inputs)
 
     def answer(self, given: Input) -> Answer:
         """The answer to one input. Counts it as processed."""
@@ -191,7 +194,13 @@ class _FakeTransport:
 
     async def classify_single(self, data: bytes, *, timeout_s: float, metadata: Metadata) -> bytes:
         self._check()
-        return wire.write_single(self._service.answer(wire.read_input(data)))
+        answer = self._service.answer(wire.read_input(data))  # processed, though the caller may stop waiting
+        try:
+            async with asyncio.timeout(timeout_s):
+                await asyncio.sleep(self._service.draw_latency_s())
+        except TimeoutError:
+            raise CallFailed(ErrorCode.DEADLINE_EXCEEDED, "the fake did not answer in time") from None
+        return wire.write_single(answer)
 
     async def list_deployments(self, *, timeout_s: float, metadata: Metadata) -> bytes:
         self._check()
