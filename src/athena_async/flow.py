@@ -53,7 +53,7 @@ class Flow:
     Attributes:
         attention: set when `tick` should come at once.
         empty: set while no image is open.
-        hear: starts a task that settles suspects one at a time; the engine's.
+        hear: starts a task that settles suspects, each by itself; the engine's.
         left: told when frames left for the network, so that more may be prepared; the engine's.
     """
 

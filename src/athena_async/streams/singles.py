@@ -1,13 +1,15 @@
 """ClassifySingle: one image, one call, whose answer can only be its own.
 
-Used by `AthenaClient.classify_single`, and to settle the suspects of a global error one at a time.
+Used by `AthenaClient.classify_single`, and to settle the suspects of a global error, each by itself.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+
+import anyio
 
 from athena_async import wire
 from athena_async.channels.channel import CallFailed
@@ -21,6 +23,7 @@ from athena_async.streams.settlement import Settlement
 from athena_async.streams.ticket import Ticket, service_failure
 
 _BARRED_S = 60.0
+_HEARD_AT_ONCE = 8
 # After these the service may have classified the image all the same.
 _POSSIBLY_CLASSIFIED = frozenset({ErrorCode.UNAVAILABLE, ErrorCode.DEADLINE_EXCEEDED, ErrorCode.INTERNAL})
 
@@ -46,12 +49,17 @@ class SingleCalls:
         self._clock = asyncio.get_running_loop().time
 
     async def ask(self, ticket: Ticket, frame: wire.Frame) -> ClassificationResult:
-        """The image's result. Never raises for the service's faults. Cancelling cancels the call under way."""
+        """The image's result. Never raises for the service's faults. Cancelling cancels the call under way.
+
+        Where it was sent before, the budget has granted this send; it is given back if it is not made.
+        """
         possibly_classified = ticket.attempts > 0
         while True:
             remaining_s = ticket.deadline_s - self._clock()
             # A suspect may be settled meanwhile by an answer on a stream; asking again would be billed.
             if remaining_s <= 0 or ticket.settled:
+                if ticket.attempts:
+                    self._budget.refund(1)
                 over = CallFailed(ErrorCode.DEADLINE_EXCEEDED, "its deadline is over")
                 return self._failed(ticket, over, possibly_classified)
             if ticket.attempts:
@@ -101,10 +109,11 @@ class SingleCalls:
 
 
 class SuspectHearing:
-    """Settles the suspects of a global error.
+    """Settles the suspects of a global error, one image in a call, a few calls at once.
 
     Invariants: a suspect is failed only by an answer that was its own, or its affiliate's; an affiliate that the
-    service does not permit is remembered for a minute, so that its other images are not sent at all.
+    service does not permit is remembered for a minute, so that its other images are not sent at all; all hearings
+    together have at most ``_HEARD_AT_ONCE`` suspects before them.
     """
 
     def __init__(self, singles: SingleCalls, settlement: Settlement, budget: RetryBudget) -> None:
@@ -113,6 +122,7 @@ class SuspectHearing:
         self._budget = budget
         self._clock = asyncio.get_running_loop().time
         self._barred: dict[str, tuple[str, float]] = {}
+        self._places = anyio.CapacityLimiter(_HEARD_AT_ONCE)
 
     def __repr__(self) -> str:
         return f"SuspectHearing(barred={list(self._barred)})"
@@ -137,16 +147,26 @@ class SuspectHearing:
         return [ticket for ticket in tickets if not ticket.settled]
 
     async def hear(self, suspects: list[Ticket], error: wire.ServiceError) -> None:
-        """Settles each suspect, one after the other. Cancelling leaves the rest to whoever closes the client."""
-        for ticket in suspects:
-            frame = ticket.frame
-            if ticket.settled or frame is None or not self.settle_barred([ticket]):
-                continue
-            if not self._budget.try_spend(1):
-                message = f"one request of several failed ({error.text}), and no resend is left in the budget"
-                self._settlement.fail([ticket], Outcome.UNKNOWN, error.code, message)
-            else:
-                self._conclude(ticket, await self._singles.ask(ticket, frame))
+        """Settles each suspect, in their order. Cancelling leaves the rest to whoever closes the client."""
+        line = iter(suspects)
+        async with anyio.create_task_group() as tasks:
+            for _ in range(min(_HEARD_AT_ONCE, len(suspects))):
+                tasks.start_soon(self._hear_from, line, error)
+
+    async def _hear_from(self, line: Iterator[Ticket], error: wire.ServiceError) -> None:
+        for ticket in line:
+            async with self._places:
+                await self._hear_one(ticket, error)
+
+    async def _hear_one(self, ticket: Ticket, error: wire.ServiceError) -> None:
+        frame = ticket.frame
+        if ticket.settled or frame is None or not self.settle_barred([ticket]):
+            return
+        if not self._budget.try_spend(1):
+            message = f"one request of several failed ({error.text}), and no resend is left in the budget"
+            self._settlement.fail([ticket], Outcome.UNKNOWN, error.code, message)
+        else:
+            self._conclude(ticket, await self._singles.ask(ticket, frame))
 
     def _conclude(self, ticket: Ticket, result: ClassificationResult) -> None:
         if result.error is not None and result.error.code is ErrorCode.AFFILIATE_NOT_PERMITTED:

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from athena_async._proto.athena import models_pb2
-from athena_async.channels.channel import CallFailed
+from athena_async.channels.channel import CallFailed, Metadata
 from athena_async.channels.health import HealthBoard
 from athena_async.channels.unary import UnaryCalls
 from athena_async.config import BreakerConfig, RetryConfig
@@ -46,15 +46,37 @@ MODEL_ERROR = error(models_pb2.ERROR_CODE_MODEL_ERROR)
 NOT_PERMITTED = error(models_pb2.ERROR_CODE_AFFILIATE_NOT_PERMITTED, "Affiliate ID 'bad' is not permitted")
 
 
+class SlowTransport(FakeTransport):
+    """Takes a second for each call, and classifies unless told otherwise. Notes how many it had at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.under_way = self.most_under_way = 0
+
+    async def classify_single(self, data: bytes, *, timeout_s: float, metadata: Metadata) -> bytes:
+        self.unary_requests.append(data)
+        self.under_way += 1
+        self.most_under_way = max(self.most_under_way, self.under_way)
+        try:
+            await asyncio.sleep(1.0)
+        finally:
+            self.under_way -= 1
+        answer = self.unary_answers.popleft() if self.unary_answers else scored()
+        assert isinstance(answer, bytes)
+        return answer
+
+
 class Bench:
-    def __init__(self, *answers: bytes | CallFailed, budget: int = 100, **retry: Any) -> None:
-        self.transport = FakeTransport()
+    def __init__(
+        self, *answers: bytes | CallFailed, budget: int = 100, transport: FakeTransport | None = None, **retry: Any
+    ) -> None:
+        self.transport = transport or FakeTransport()
         self.transport.unary_answers.extend(answers)
         self.clock = asyncio.get_running_loop().time
         self.sink = ListSink()
         self.resent_count = 0
         self.budget = RetryBudget(budget, 0.0)
-        self.limit = InFlightLimit(100, 10**6)
+        self.limit = InFlightLimit(1000, 10**6)
         health = HealthBoard((ENDPOINT,), BreakerConfig(), random.Random(1))
         unary = UnaryCalls(FakeAccess(self.transport).access())
         config = RetryConfig(**{"base_s": 0.1, "cap_s": 1.0, **retry})
@@ -169,6 +191,19 @@ def test_an_image_over_its_deadline_is_not_asked_for() -> None:
     play(scene)
 
 
+def test_a_send_that_the_budget_granted_and_that_is_not_made_is_given_back() -> None:
+    async def scene() -> None:
+        bench = Bench(scored(), DOWN)
+        late = bench.ticket("late", attempts=1, deadline_s=1.0)
+        await asyncio.sleep(1.0)
+        await bench.hearing.hear([late], POISON)
+        assert bench.asked == []
+        assert [result.outcome for result in bench.sink.results] == [Outcome.UNKNOWN]
+        assert bench.budget.snapshot().granted == 0
+
+    play(scene)
+
+
 def test_every_suspect_is_heard_alone_and_only_the_guilty_fails() -> None:
     async def scene() -> None:
         bench = Bench(scored(), error(models_pb2.ERROR_CODE_IMAGE_TOO_LARGE), scored())
@@ -228,15 +263,49 @@ def test_an_affiliate_that_is_not_permitted_is_remembered_for_a_minute() -> None
     play(scene)
 
 
+def test_hundreds_of_suspects_are_heard_before_their_deadline_in_their_order() -> None:
+    async def scene() -> None:
+        transport = SlowTransport()
+        bench = Bench(transport=transport, budget=300)
+        suspects = [bench.ticket(f"{n}", attempts=1, deadline_s=30.0) for n in range(200)]
+        # Two global errors: those of the second join the line, and no further calls are made for them.
+        await asyncio.gather(bench.hearing.hear(suspects[:150], POISON), bench.hearing.hear(suspects[150:], POISON))
+        assert [result.outcome for result in bench.sink.results] == [Outcome.CLASSIFIED] * 200
+        assert bench.clock() == 25.0
+        assert transport.most_under_way == 8
+        for asked in ([n for n in bench.asked if int(n) < 150], [n for n in bench.asked if int(n) >= 150]):
+            assert asked == sorted(asked, key=int)
+        assert bench.asked[:8] == [f"{n}" for n in range(8)]
+
+    play(scene)
+
+
+def test_an_affiliate_barred_while_several_are_heard_spares_those_in_line() -> None:
+    async def scene() -> None:
+        bench = Bench(*[NOT_PERMITTED] * 8, transport=SlowTransport())
+        suspects = [bench.ticket(f"{n}", affiliate="bad", attempts=1) for n in range(20)]
+        await bench.hearing.hear(suspects, POISON)
+        assert len(bench.asked) == 8, "these were under way when the first answer came"
+        assert {result.error and result.error.code for result in bench.sink.results} == {
+            ErrorCode.AFFILIATE_NOT_PERMITTED
+        }
+        assert len(bench.sink.by_id()) == 20
+        assert bench.budget.snapshot().granted == 8
+
+    play(scene)
+
+
 def test_cancelling_a_hearing_leaves_the_rest_open() -> None:
     async def scene() -> None:
-        bench = Bench(DOWN, scored())
-        hearing = asyncio.create_task(bench.hearing.hear([bench.ticket("a"), bench.ticket("b")], POISON))
-        await settle()
+        transport = SlowTransport()
+        bench = Bench(transport=transport)
+        suspects = [bench.ticket(f"{n}", attempts=1) for n in range(20)]
+        hearing = asyncio.create_task(bench.hearing.hear(suspects, POISON))
+        await asyncio.sleep(1.5)
         hearing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await hearing
-        assert bench.sink.results == []
-        assert bench.limit.images == 2
+        assert (len(bench.sink.results), len(bench.asked), transport.under_way) == (8, 16, 0)
+        assert bench.limit.images == 12
 
     play(scene)
