@@ -75,6 +75,25 @@ async def test_a_server_that_half_closes_with_images_open_is_a_disconnect() -> N
         assert any(isinstance(event, StreamClosed) and event.possibly_sent for event in seen)
 
 
+async def test_a_stream_that_hangs_keeps_no_room_from_the_others() -> None:
+    async with world() as (emulator, _proxy, client, _seen):
+        emulator.faults.inject("blackhole", 1)
+        # What hangs is one batch, until it is given up in half a minute. The others go another way meanwhile.
+        assert await asyncio.wait_for(take(client, IMAGES - 50), 10.0) == IMAGES - 50
+        await client.aclose(drain_timeout_s=0.0)
+
+
+async def take(client: AthenaClient, count: int) -> int:
+    """Takes so many results of all images, and leaves the rest."""
+    taken = 0
+    async for result in client.stream(inputs()):
+        assert result.ok
+        taken += 1
+        if taken == count:
+            break
+    return taken
+
+
 async def test_an_omitted_answer_is_asked_for_again() -> None:
     async with world() as (emulator, _proxy, client, _seen):
         emulator.faults.inject("omit", 1)

@@ -15,13 +15,15 @@ from athena_async.channels.health import Ejection, HealthBoard
 from athena_async.channels.pool import Pool
 from athena_async.config import PoolConfig
 from athena_async.errors import ErrorCode
+from athena_async.streams.hooks import Hooks
 from athena_async.streams.loss import Loss
-from athena_async.streams.session import Hooks, Session, SessionSettings
+from athena_async.streams.session import Session, SessionSettings
 from athena_async.streams.state import State
 from athena_async.streams.ticket import Batch
 
 _OMITTED_GRACES = 2.0
 _SILENT_LATENCIES = 10.0
+_STALLED_MIN_S = 1.0
 # Failures that say nothing of the endpoint's health: the fault is the request's, the caller's, or ours.
 _NOT_THE_ENDPOINTS_FAULT = frozenset(
     {
@@ -47,6 +49,7 @@ class FleetHooks:
     answered: Callable[[Session, Batch, float], None]
     """A batch is complete: session, batch, its latency in seconds."""
     batch_over: Callable[[str], None]
+    """A batch to the endpoint holds room in flight no more."""
     congested: Callable[[str], None]
     overdue: Callable[[list[Batch]], None]
     reading: Callable[[bool], None]
@@ -164,13 +167,14 @@ class Fleet:
         """
         now = self._clock()
         silence_s = max(self._config.silence_timeout_s, _SILENT_LATENCIES * usual_latency_s)
+        stalled_s = max(_STALLED_MIN_S, _SILENT_LATENCIES * usual_latency_s)
         overdue: list[Batch] = []
         for session in self.pool.lanes():
             if session.is_going_away:
                 self.pool.retire(session, "server going away")
-            if not session.batches:
-                continue
-            if now - max(batch.progress_s for batch in session.batches) > silence_s:
+            silent_s = session.silent_s(now)
+            self._watch_stall(session, silent_s > stalled_s)
+            if silent_s > silence_s:
                 reason = f"no answer for {silence_s:.1f} s"
                 self._ejected(self._health.failed(session.endpoint, reason, now, at_once=True))
                 session.abandon_call(reason)
@@ -186,10 +190,24 @@ class Fleet:
         elif overdue:
             self._hooks.overdue(overdue)
 
+    def _watch_stall(self, session: Session, stalled: bool) -> None:
+        """A stream that is silent while it owes answers gets no batch, and the room of those it has goes to others.
+
+        Otherwise one stream that hangs would hold its endpoint's whole room in flight until it is given up. Where all
+        streams of the endpoint hang there is nobody to use the room: a slow service is not sent more for being slow.
+        """
+        session.stalled = stalled
+        if not stalled:
+            return
+        for batch in session.batches:
+            if batch.holds_room:
+                batch.holds_room = False
+                self._hooks.batch_over(session.endpoint)
+
     @staticmethod
     def _is_overdue(batch: Batch, now: float, grace_s: float, silence_s: float, shared: bool) -> bool:
         """Where some images of a request are answered the rest follow soon; a request without any may be slow."""
-        begun = shared or batch.open_count < len(batch.tickets)
+        begun = shared or batch.is_begun
         return now - batch.progress_s > (_OMITTED_GRACES * grace_s if begun else silence_s)
 
     def foreign_answers(self, count: int) -> None:
@@ -299,10 +317,11 @@ class Fleet:
             )
         )
 
-    def _batch_over(self, session: Session, _batch: Batch) -> None:
+    def _batch_over(self, session: Session, batch: Batch) -> None:
         # A probe that is given up must not keep its endpoint waiting; one that was answered is told of next.
         self._health.probe_dropped(session.endpoint)
-        self._hooks.batch_over(session.endpoint)
+        if batch.holds_room:
+            self._hooks.batch_over(session.endpoint)
 
     def _lost(self, session: Session, loss: Loss) -> None:
         failure = loss.failure

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import anyio
@@ -17,6 +16,7 @@ from athena_async import wire
 from athena_async.channels.channel import Access, CallFailed, Metadata, StreamCall, Transport
 from athena_async.errors import CredentialsError, ErrorCode
 from athena_async.resilience.backoff import Backoff
+from athena_async.streams.hooks import Hooks
 from athena_async.streams.loss import REFUSALS, Loss, LostBatch
 from athena_async.streams.state import Input, State, after
 from athena_async.streams.ticket import Batch, Ticket
@@ -24,26 +24,6 @@ from athena_async.streams.ticket import Batch, Ticket
 _SHORT_LIFE_S = 1.0
 # How long a server may take to end its half of a call after we ended ours.
 _HALF_CLOSE_S = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Hooks:
-    """What a session tells. All are called on the event loop and must not block."""
-
-    opened: Callable[[Session], None]
-    received: Callable[[Session, wire.Response], None]
-    wrote: Callable[[Session, int, float], None]
-    """Bytes and the seconds that gRPC took to accept them."""
-    batch_finished: Callable[[Session, Batch, float], None]
-    """All images of a batch are answered."""
-    batch_over: Callable[[Session, Batch], None]
-    """A batch is in flight no more, answered or given up."""
-    lost: Callable[[Session, Loss], None]
-    rested: Callable[[Session], None]
-    """The stream ended in peace, with nothing on it: it is not read any more."""
-    room: Callable[[], None]
-    may_rest: Callable[[], bool]
-    """Whether an idle stream may be closed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +43,8 @@ class Session:
 
     Invariants: ``state`` changes only through the table in `athena_async.streams.state`; one
     reader and one writer per call; a batch handed to `send` stands in ``batches`` until all of its images
-    are answered or the stream is lost; on a loss every open image is reported exactly once.
+    are answered or the stream is lost; on a loss every open image is reported exactly once; while ``stalled``
+    it is handed no batch.
     """
 
     def __init__(
@@ -84,6 +65,7 @@ class Session:
         self.unwritten_bytes = 0
         self.created_s = asyncio.get_running_loop().time()
         self.used_s = self.created_s
+        self.stalled = False
         self.transport: Transport | None = None
         self._access = access
         self._settings = settings
@@ -94,6 +76,7 @@ class Session:
         self._call: StreamCall | None = None
         self._opened_s: float | None = None
         self._half_closed = False
+        self._answered_s = self.created_s
         self._failures = 0
         self._auth_retried = False
         self._heard = self._read_over = False
@@ -109,7 +92,7 @@ class Session:
     @property
     def ready(self) -> bool:
         """Whether it may be handed a batch now."""
-        if self.state is not State.OPEN or self._half_closed:
+        if self.state is not State.OPEN or self._half_closed or self.stalled:
             return False
         return len(self._outbox) < self._settings.outbox_batches
 
@@ -117,6 +100,14 @@ class Session:
     def is_going_away(self) -> bool:
         """Whether the server asks to leave this connection: a new channel should take over."""
         return self.state is State.OPEN and self.transport is not None and self.transport.is_going_away()
+
+    def silent_s(self, now: float) -> float:
+        """How long it has owed answers and brought none; 0.0 while it owes none. A batch sent meanwhile is no news."""
+        if not self.batches:
+            return 0.0
+        oldest = next(iter(self.batches))
+        begun_s = max(batch.progress_s for batch in self.batches if batch is oldest or batch.is_begun)
+        return now - max(begun_s, self._answered_s)
 
     def demand(self) -> None:
         """Images wait: open a stream if there is none."""
@@ -136,7 +127,8 @@ class Session:
     def finished(self, batch: Batch, now: float) -> None:
         """The last image of a batch is answered, on whatever stream."""
         self._drop(batch)
-        self.used_s = now
+        self.used_s = self._answered_s = now
+        self.stalled = False
         self._hooks.batch_finished(self, batch, now)
         if self.state is State.DRAINING:
             self._changed.set()
@@ -374,6 +366,7 @@ class Session:
         lost = [self._take_back(batch, unsent or not batch.written) for batch in list(self.batches)]
         self._outbox.clear()
         self.unwritten_bytes = 0
+        self.stalled = False
         self._hooks.lost(self, Loss(lost, failure, turned_away and not first_refusal))
 
     def _take_back(self, batch: Batch, unsent: bool) -> LostBatch:

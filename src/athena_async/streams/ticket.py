@@ -171,11 +171,13 @@ class Batch:
         in_flight, queue_depth: batches unanswered on the endpoint, this one included, and images left waiting, at
             that time.
         written: whether the stream's writer took it; before, it is known not to be sent.
+        holds_room: whether it counts towards what its endpoint may have in flight.
         resent: how many of its images had been sent before.
     """
 
     __slots__ = (
         "carrier",
+        "holds_room",
         "in_flight",
         "open_count",
         "progress_s",
@@ -202,6 +204,7 @@ class Batch:
         self.carrier = carrier
         self.open_count = len(tickets)
         self.written = False
+        self.holds_room = True
         self.sent_s = now
         self.progress_s = now
         self.in_flight = in_flight
@@ -215,6 +218,11 @@ class Batch:
 
     def __repr__(self) -> str:
         return f"Batch({self.open_count} of {len(self.tickets)} images open, {self.size_bytes} bytes)"
+
+    @property
+    def is_begun(self) -> bool:
+        """Whether some of its images are answered, or over."""
+        return self.open_count < len(self.tickets)
 
     def answered(self, ticket: Ticket, now: float) -> None:
         """One of the images has its answer."""

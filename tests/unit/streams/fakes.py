@@ -15,7 +15,9 @@ from athena_async.errors import ErrorCode
 from athena_async.images.inputs import Kind, Source
 from athena_async.resilience.backoff import Backoff
 from athena_async.results import Classification, ClassificationResult
-from athena_async.streams.session import Hooks, Loss, Session, SessionSettings
+from athena_async.streams.hooks import Hooks
+from athena_async.streams.loss import Loss
+from athena_async.streams.session import Session, SessionSettings
 from athena_async.streams.ticket import Batch, Ticket
 
 HEAD = wire.request_head("a-deployment")

@@ -266,6 +266,44 @@ def test_a_silent_stream_is_given_up_and_counts_once_against_its_endpoint() -> N
     play(Bench, scene)
 
 
+def test_a_stream_that_hangs_gives_its_room_to_others_until_it_answers() -> None:
+    async def scene(bench: Bench) -> None:
+        bench.fleet.demand()
+        await settle()
+        first, second = bench.send("a"), bench.send("b")
+        await asyncio.sleep(0.9)
+        bench.fleet.watch(0.05, 1.0, shared=False)
+        assert bench.session().ready
+        assert bench.over == []
+        await asyncio.sleep(0.2)
+        bench.fleet.watch(0.05, 1.0, shared=False)
+        bench.fleet.watch(0.05, 1.0, shared=False)
+        assert not bench.session().ready
+        assert bench.over == ["a:1", "a:1"], "the room of both batches is free, once"
+        bench.answer(first)
+        assert bench.session().ready
+        bench.answer(second)
+        assert bench.over == ["a:1", "a:1"]
+
+    play(Bench, scene)
+
+
+def test_a_batch_sent_to_a_stream_is_no_sign_of_life() -> None:
+    async def scene(bench: Bench) -> None:
+        bench.fleet.demand()
+        await settle()
+        batches = [bench.send("a")]
+        await asyncio.sleep(0.8)
+        batches.append(bench.send("b"))
+        await asyncio.sleep(0.3)
+        bench.fleet.watch(0.05, 1.0, shared=False)
+        assert not bench.session().ready
+        for batch in batches:
+            bench.answer(batch)
+
+    play(Bench, scene)
+
+
 def test_a_slow_service_is_given_ten_of_its_usual_latencies() -> None:
     async def scene(bench: Bench) -> None:
         bench.fleet.demand()
