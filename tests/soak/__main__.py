@@ -82,7 +82,7 @@ async def images(account: Account, rng: random.Random, until_s: float, pace_per_
 
 
 async def misbehave(proxy: FaultProxy, emulator: EmulatorProcess, rng: random.Random, dealt: Counter[str]) -> None:
-    """One fault after the other, each mended, until cancelled."""
+    """One fault after the other, until cancelled; each is mended when its time is over, or then."""
     while True:
         await asyncio.sleep(rng.uniform(0.5, 4.0))
         kind = rng.choice(list(_FAULTS))
@@ -100,22 +100,29 @@ async def _half_close(proxy: FaultProxy, _emulator: EmulatorProcess, _rng: rando
 
 async def _hole(proxy: FaultProxy, _emulator: EmulatorProcess, rng: random.Random) -> None:
     proxy.hole = True
-    await asyncio.sleep(rng.uniform(1.0, 6.0))
-    proxy.hole = False
-    proxy.reset()
+    try:
+        await asyncio.sleep(rng.uniform(1.0, 6.0))
+    finally:
+        proxy.hole = False
+        proxy.reset()
 
 
 async def _slow(proxy: FaultProxy, _emulator: EmulatorProcess, rng: random.Random) -> None:
+    before = proxy.pause_s, proxy.slice_bytes
     proxy.pause_s, proxy.slice_bytes = 0.02, rng.choice([7, 100, 4096])
-    await asyncio.sleep(rng.uniform(0.5, 2.0))
-    proxy.pause_s, proxy.slice_bytes = 0.0, 64 * 1024
+    try:
+        await asyncio.sleep(rng.uniform(0.5, 2.0))
+    finally:
+        proxy.pause_s, proxy.slice_bytes = before
 
 
 async def _away(proxy: FaultProxy, _emulator: EmulatorProcess, rng: random.Random) -> None:
     proxy.refusing = True
     proxy.reset()
-    await asyncio.sleep(rng.uniform(0.5, 5.0))
-    proxy.refusing = False
+    try:
+        await asyncio.sleep(rng.uniform(0.5, 5.0))
+    finally:
+        proxy.refusing = False
 
 
 async def _ask(emulator: EmulatorProcess, method: str, path: str, body: dict[str, object] | None = None) -> object:
@@ -169,10 +176,12 @@ _FAULTS = {
 
 async def _plan(emulator: EmulatorProcess, plan: dict[str, object], seconds: float) -> None:
     """Puts a plan of the emulator's in force for a while."""
-    await _ask(emulator, "PATCH", "/faults", plan)
+    begun = asyncio.ensure_future(_ask(emulator, "PATCH", "/faults", plan))
     try:
+        await asyncio.shield(begun)
         await asyncio.sleep(seconds)
     finally:
+        await begun
         await asyncio.shield(_ask(emulator, "PATCH", "/faults", {name: type(value)() for name, value in plan.items()}))
 
 
@@ -270,7 +279,6 @@ async def soak(minutes: float, seed: int, pace_per_s: float) -> Run:
                 faults.cancel()
                 with suppress(asyncio.CancelledError):
                     await faults
-                proxy.hole = proxy.refusing = False
                 proxy.reset()
                 await asyncio.wait_for(work, 60.0 + _QUIET_S)
                 watching.cancel()
