@@ -50,8 +50,8 @@ class Arbiter:
     """Judges.
 
     Invariants: a ticket with an answer is settled or waits for a resend that the budget granted; a ticket
-    that was possibly sent is never resent before `Recovery` says so; while an inquest lasts no batch leaves
-    the batcher.
+    that was possibly sent is never resent before `Recovery` says so; one that is heard is not resent from here;
+    while an inquest lasts no batch leaves the batcher.
     """
 
     def __init__(
@@ -103,8 +103,9 @@ class Arbiter:
                 batch.answered(ticket, now)
             elif self.recovery.answered(ticket, now):
                 recovered_count += 1
-            elif answer.error is not None and not ticket.is_unanswered:
-                late_count += 1  # again the error for which it waits to be resent
+            elif answer.error is not None and (ticket.heard or not ticket.is_unanswered):
+                # Its hearing asks for it; or this is again the error for which it waits to be resent.
+                late_count += 1
                 continue
             answered.append(ticket)
             result = self._judge(ticket, answer, now)
@@ -233,6 +234,8 @@ class Arbiter:
             message = f"one request of several failed ({inquest.error.text}) and at_most_once forbids asking again"
             self._settlement.fail(suspects, Outcome.UNKNOWN, inquest.error.code, message)
         elif suspects:
+            for ticket in suspects:
+                ticket.heard = True
             self._hooks.settle_alone(suspects, inquest.error)
 
     def _resend_due(self, now: float) -> None:

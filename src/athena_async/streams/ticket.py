@@ -27,8 +27,9 @@ class Ticket:
 
     Invariants: settled once and never again; in at most one batch; ``attempts`` counts the
     batches and single calls that carried it; ``last_error`` is the service's last word on the first
-    ``erred_attempts`` of them, later ones are unanswered; ``frame`` is
-    there from preparation to settlement, so that it can be sent again, and ``source`` until then.
+    ``erred_attempts`` of them, later ones are unanswered; ``heard`` once it was handed to a hearing, which alone
+    sends it from then on; ``frame`` is there from preparation to settlement, so that it can be sent again, and
+    ``source`` until then.
     """
 
     __slots__ = (
@@ -41,6 +42,7 @@ class Ticket:
         "erred_attempts",
         "frame",
         "frame_bytes",
+        "heard",
         "index",
         "last_error",
         "model_errors",
@@ -78,6 +80,7 @@ class Ticket:
         self.model_errors = 0
         self.last_error: ServiceError | None = None
         self.erred_attempts = 0
+        self.heard = False
         self.settled = False
 
     def __repr__(self) -> str:

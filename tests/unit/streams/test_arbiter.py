@@ -615,6 +615,27 @@ def test_suspects_that_are_being_heard_are_not_suspects_of_the_next_error() -> N
     play(scene)
 
 
+@pytest.mark.parametrize("code", [ErrorCode.MODEL_ERROR, ErrorCode.CORRELATION_ID_INVALID, ErrorCode.IMAGE_TOO_LARGE])
+def test_while_a_suspect_is_heard_an_error_on_a_stream_is_late_and_a_score_counts(code: ErrorCode) -> None:
+    async def scene() -> None:
+        bench = Bench()
+        (suspect,) = bench.send("own-a").tickets
+        bench.receive(global_error=ErrorCode.UNSPECIFIED)
+        await bench.pass_s(2.0)
+        assert bench.alone == ["own-a"]
+        suspect.attempts += 1  # the hearing's call, which is under way
+        bench.receive(bad("own-a", code))
+        bench.empty_deployment()
+        await bench.pass_s(20.0)
+        assert bench.again == [], "its hearing alone asks for it"
+        assert (bench.late_count, bench.sink.results, len(bench.arbiter.recovery)) == (1, [], 0)
+        assert (suspect.is_unanswered, bench.budget.snapshot().granted) == (True, 0)
+        bench.receive(good("own-a"))
+        assert bench.result("own-a").ok
+
+    play(scene)
+
+
 def test_orphans_are_suspects_and_not_resent_while_they_are() -> None:
     async def scene() -> None:
         bench = Bench()
