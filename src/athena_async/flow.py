@@ -221,7 +221,7 @@ class Flow:
             self.settlement.fail(tickets, outcome, ErrorCode.INTERNAL, message)
 
     def _batch_sent(self, session: Session, batch: Batch) -> None:
-        self.budget.first_send(len(batch.tickets) - batch.resent)
+        self.budget.first_send(batch.new_count)
         self._count_resent(batch.resent)
         self.fleet.sent(session, batch)
 

@@ -64,6 +64,8 @@ class SingleCalls:
                 return self._failed(ticket, over, possibly_classified)
             if ticket.attempts:
                 self._resent(1)
+            else:
+                self._budget.first_send(1)
             ticket.attempts += 1
             endpoint = self._rng.choice(self._health.eligible(self._clock()))
             try:

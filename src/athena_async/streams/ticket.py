@@ -25,11 +25,11 @@ class Sink(Protocol):
 class Ticket:
     """One accepted image.
 
-    Invariants: settled once and never again; in at most one batch; ``attempts`` counts the
-    batches and single calls that carried it; ``last_error`` is the service's last word on the first
-    ``erred_attempts`` of them, later ones are unanswered; ``heard`` once it was handed to a hearing, which alone
-    sends it from then on; ``frame`` is there from preparation to settlement, so that it can be sent again, and
-    ``source`` until then.
+    Invariants: settled once and never again; in at most one batch; ``is_new`` until its first batch, whatever became
+    of that; ``attempts`` counts the batches and single calls that carried it; ``last_error`` is the service's last
+    word on the first ``erred_attempts`` of them, later ones are unanswered; ``heard`` once it was handed to a hearing,
+    which alone sends it from then on; ``frame`` is there from preparation to settlement, so that it can be sent
+    again, and ``source`` until then.
     """
 
     __slots__ = (
@@ -44,6 +44,7 @@ class Ticket:
         "frame_bytes",
         "heard",
         "index",
+        "is_new",
         "last_error",
         "model_errors",
         "ready_s",
@@ -76,6 +77,7 @@ class Ticket:
         self.frame: Frame | None = None
         self.frame_bytes = 0
         self.batch: Batch | None = None
+        self.is_new = True
         self.attempts = 0
         self.model_errors = 0
         self.last_error: ServiceError | None = None
@@ -175,6 +177,7 @@ class Batch:
             that time.
         written: whether the stream's writer took it; before, it is known not to be sent.
         holds_room: whether it counts towards what its endpoint may have in flight.
+        new_count: how many of its images no batch held before; those that come back unsent are not new again.
         resent: how many of its images had been sent before.
     """
 
@@ -182,6 +185,7 @@ class Batch:
         "carrier",
         "holds_room",
         "in_flight",
+        "new_count",
         "open_count",
         "progress_s",
         "queue_depth",
@@ -212,11 +216,12 @@ class Batch:
         self.progress_s = now
         self.in_flight = in_flight
         self.queue_depth = queue_depth
-        self.resent = 0
+        self.new_count = self.resent = 0
         for ticket in tickets:
             ticket.batch = self
-            if ticket.attempts:
-                self.resent += 1
+            self.new_count += ticket.is_new
+            self.resent += ticket.attempts > 0
+            ticket.is_new = False
             ticket.attempts += 1
 
     def __repr__(self) -> str:

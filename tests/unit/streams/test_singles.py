@@ -68,14 +68,19 @@ class SlowTransport(FakeTransport):
 
 class Bench:
     def __init__(
-        self, *answers: bytes | CallFailed, budget: int = 100, transport: FakeTransport | None = None, **retry: Any
+        self,
+        *answers: bytes | CallFailed,
+        budget: int = 100,
+        ratio: float = 0.0,
+        transport: FakeTransport | None = None,
+        **retry: Any,
     ) -> None:
         self.transport = transport or FakeTransport()
         self.transport.unary_answers.extend(answers)
         self.clock = asyncio.get_running_loop().time
         self.sink = ListSink()
         self.resent_count = 0
-        self.budget = RetryBudget(budget, 0.0)
+        self.budget = RetryBudget(budget, ratio)
         self.limit = InFlightLimit(1000, 10**6)
         health = HealthBoard((ENDPOINT,), BreakerConfig(), random.Random(1))
         unary = UnaryCalls(FakeAccess(self.transport).access())
@@ -187,6 +192,18 @@ def test_an_image_over_its_deadline_is_not_asked_for() -> None:
             assert result.error is not None
             assert (result.outcome, result.error.code) == (outcome, ErrorCode.DEADLINE_EXCEEDED)
         assert bench.asked == []
+
+    play(scene)
+
+
+def test_single_calls_earn_the_resends_that_they_spend() -> None:
+    async def scene() -> None:
+        bench = Bench(DOWN, DOWN, scored(), scored(), DOWN, scored(), budget=1, ratio=0.5)
+        assert (await bench.ask()).outcome is Outcome.UNKNOWN, "sent twice, which spends the budget"
+        assert bench.budget.available == 0
+        assert [(await bench.ask()).attempts for _ in range(2)] == [1, 1]
+        assert bench.budget.available == 1, "by two images, and not by what was sent again"
+        assert (await bench.ask()).attempts == 2
 
     play(scene)
 
