@@ -14,8 +14,8 @@ from typing import Self
 class FaultProxy:
     """Forwards to ``host:port`` until told otherwise.
 
-    Invariants: while ``hole`` is set bytes are taken and go nowhere, in both directions; every connection has two
-    tasks, which end with it.
+    Invariants: while ``hole`` is set bytes are taken and go nowhere, in both directions; once ``carried_bytes`` exceeds
+    ``stall_after_bytes`` no more bytes are taken; every connection has two tasks, which end with it or the proxy.
     """
 
     def __init__(self, target: str) -> None:
@@ -30,11 +30,18 @@ class FaultProxy:
         self.slice_bytes = 64 * 1024
         self.pause_s = 0.0
         self.accepted_count = 0
+        self.carried_bytes = 0
+        self.stall_after_bytes: int | None = None
 
     @property
     def address(self) -> str:
         assert self._server is not None
         return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether it takes no more bytes, so that those of its peers pile up in their kernels."""
+        return self.stall_after_bytes is not None and self.carried_bytes > self.stall_after_bytes
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -96,6 +103,9 @@ class FaultProxy:
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(ConnectionError, OSError):
             while data := await reader.read(self.slice_bytes):
+                self.carried_bytes += len(data)
+                while self.is_stalled:
+                    await asyncio.sleep(0.01)
                 if self.pause_s:
                     await asyncio.sleep(self.pause_s)
                 if not self.hole and writer not in self._finished:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from athena_async import AthenaClient, ClientConfig, ImageInput, PoolConfig, RetryConfig
 from athena_async.emulator import Emulator, ServiceModel
-from athena_async.events import Event
+from athena_async.events import Event, StreamClosed
 from tests.faults.proxy import FaultProxy
 
 IMAGES = 120
@@ -65,3 +66,12 @@ async def until(holds: Callable[[], bool], limit_s: float = 10.0) -> None:
     async with asyncio.timeout(limit_s):
         while not holds():
             await asyncio.sleep(0.01)
+
+
+async def noticed_after_s(seen: list[Event], limit_s: float) -> float:
+    """Seconds until a stream was given up; fails once it takes longer than ``limit_s``."""
+    began_s = time.monotonic()
+    while not any(isinstance(event, StreamClosed) for event in seen):
+        assert time.monotonic() - began_s <= limit_s, f"the dead peer was not noticed within {limit_s:g} s"
+        await asyncio.sleep(0.01)
+    return time.monotonic() - began_s
