@@ -1,8 +1,8 @@
 """The tasks of a client, all owned here: one root task holds one task group.
 
-In it run preprocessing, a session per channel, the clock that lets the flow act when time passes, the probe of
-the deployment's backlog, and the watchers of credentials. It ends when the engine is closed, or with the first
-fault of this library, which then settles every open image: nobody waits for ever.
+In it run preprocessing, a session per channel, the clock that lets the flow act when time passes, the probes of
+endpoints and of the deployment's backlog, and the watchers of credentials. It ends when the engine is closed, or with
+the first fault of this library, which then settles every open image: nobody waits for ever.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Engine:
     """The client's inside.
 
     Invariants: the root task's group owns all tasks; after it ended, for whatever reason, no image is open and
-    whoever waits for a place in the limit was told.
+    whoever waits for a place in the limit was told; an endpoint has one probe to answer at a time.
     """
 
     def __init__(
@@ -58,6 +58,7 @@ class Engine:
         self._root: asyncio.Task[None] | None = None
         self._tasks: TaskGroup | None = None
         self._feeders: set[asyncio.Task[object] | None] = set()
+        self._probed: set[str] = set()
         self._closed = False
 
     def __repr__(self) -> str:
@@ -180,7 +181,9 @@ class Engine:
                 self.flow.fleet.start(lambda run, session: tasks.start_soon(run, session))  # noqa: PLW0108 - narrows the signature
                 tasks.start_soon(self.preparation.run)
                 tasks.start_soon(self._keep_time)
-                tasks.start_soon(self._probe)
+                tasks.start_soon(self._probe_backlog)
+                for endpoint in self._config.endpoints:
+                    tasks.start_soon(self._probe_ejected, endpoint)
                 tasks.start_soon(self._follow, self._credentials.wait_changed, "credentials changed")
                 if self._watch_files is not None:
                     tasks.start_soon(self._follow, self._watch_files, "certificate changed")
@@ -210,26 +213,39 @@ class Engine:
             self.flow.attention.clear()
             self.flow.tick(self._clock() - planned_s if wait.cancelled_caught else 0.0)
 
-    async def _probe(self) -> None:
-        """Asks the deployment what it holds while images wait for it, and ejected endpoints how they are."""
+    async def _probe_ejected(self, endpoint: str) -> None:
+        """Asks an endpoint how it is while it is ejected."""
         while True:
             await asyncio.sleep(self._config.pool.probe_interval_s)
-            now = self._clock()
-            for endpoint in self._config.endpoints:
-                if self.flow.health.state(endpoint, now) is EndpointState.OPEN:
-                    await self._ask_backlog(endpoint)
-            if len(self.flow.arbiter.recovery):
-                asked_s = self._clock()
-                count = await self._ask_backlog(self.flow.health.eligible(asked_s)[0])
-                self.flow.arbiter.recovery.backlog(count, self._clock(), asked_s)
+            if self.flow.health.state(endpoint, self._clock()) is EndpointState.OPEN and endpoint not in self._probed:
+                await self._ask_backlog(endpoint)
+
+    async def _probe_backlog(self) -> None:
+        """Asks the deployment what it holds while images wait for it. Who does not answer is asked last next time."""
+        order = list(self._config.endpoints)
+        while True:
+            await asyncio.sleep(self._config.pool.probe_interval_s)
+            asked_s = self._clock()
+            free = set(self.flow.health.eligible(asked_s)) - self._probed
+            endpoint = next((endpoint for endpoint in order if endpoint in free), None)
+            if endpoint is None or not self.flow.arbiter.recovery:
+                continue
+            count = await self._ask_backlog(endpoint)
+            self.flow.arbiter.recovery.backlog(count, self._clock(), asked_s)
+            if count is None:
+                order.remove(endpoint)
+                order.append(endpoint)
 
     async def _ask_backlog(self, endpoint: str) -> int | None:
         """What the deployment holds, by one endpoint; None where it would not say."""
+        self._probed.add(endpoint)
         try:
             rows = await self.flow.unary.list_deployments(endpoint, _PROBE_TIMEOUT_S)
         except CallFailed:
             self.flow.health.health_checked(endpoint, False, self._clock())
             return None
+        finally:
+            self._probed.discard(endpoint)
         self.flow.health.health_checked(endpoint, True, self._clock())
         self.flow.backlog = next((row.backlog for row in rows if row.deployment_id == self.flow.deployment_id), 0)
         return self.flow.backlog
