@@ -158,8 +158,9 @@ class Flow:
         """Time passed; ``late_s`` more than planned."""
         if self.arbiter.tick(late_s):
             self.batcher.remove(lambda ticket: ticket.settled)
-        shared = self._clock() - self._foreign_seen_s < RETENTION_S
-        self.fleet.watch(self.arbiter.latency.usual_s, self.arbiter.recovery.grace_s, shared=shared)
+        if not self.arbiter.reads_first:
+            shared = self._clock() - self._foreign_seen_s < RETENTION_S
+            self.fleet.watch(self.arbiter.latency.usual_s, self.arbiter.recovery.grace_s, shared=shared)
         self.fleet.adjust(waiting=len(self.batcher) > 0)
         if not self.empty.is_set() and len(self._config.endpoints) > 1:
             self.fleet.spread()

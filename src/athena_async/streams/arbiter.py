@@ -87,6 +87,11 @@ class Arbiter:
         """Whether `tick` should come often."""
         return self._inquest is not None or bool(self.recovery)
 
+    @property
+    def reads_first(self) -> bool:
+        """Whether the event loop stood still just now: answers may lie unread, so silence means nothing yet."""
+        return self._clock() < self._patient_until_s
+
     def received(self, session: Session, response: wire.Response) -> None:
         """A response came, on whatever stream."""
         now = self._clock()
@@ -152,7 +157,7 @@ class Arbiter:
         if late_s > _STALL_S:
             self.recovery.stalled(now)
             self._patient_until_s = now + _READ_FIRST_S
-        if now < self._patient_until_s:
+        if self.reads_first:
             return 0
         if self._inquest is not None:
             if self._inquest.is_over(now, self.recovery.grace_s):
