@@ -10,8 +10,8 @@ import pytest
 
 from athena_async import AthenaClient, Outcome, PoolConfig, RetryConfig
 from athena_async.emulator import Emulator, ServiceModel
-from athena_async.events import Event, StreamClosed
-from tests.faults.world import IMAGES, config, in_flight, inputs, resends, until, world
+from athena_async.events import BatchSent, Event, StreamClosed, StreamOpened
+from tests.faults.world import IMAGES, config, in_flight, inputs, of_kind, resends, until, world
 
 pytestmark = pytest.mark.anyio
 
@@ -116,13 +116,27 @@ async def test_duplicates_reordering_and_foreign_answers_are_told_apart() -> Non
 
 
 async def test_go_away_is_followed_by_a_new_channel_and_nothing_is_sent_twice() -> None:
-    async with world(latency_s=0.2) as (emulator, _proxy, client, _seen):
-        work = asyncio.create_task(client.classify_many(inputs(300)))
-        await in_flight(client)
+    """The old stream gets nothing new, and ends once what it carries is answered."""
+    pool = PoolConfig(channels=1, probe_interval_s=0.1)
+    async with world(latency_s=0.01, pool=pool) as (emulator, _proxy, client, seen):
+        emulator.hold()
+        carried = asyncio.create_task(client.classify_many(inputs(16)))
+        await in_flight(client, 16)
         await emulator.go_away()
-        results = await work
-        assert all(result.ok for result in results)
+        await until(lambda: len(of_kind(seen, StreamOpened)) == 2, 5.0, "no new channel was opened")
+        old, new = (event.channel_id for event in of_kind(seen, StreamOpened))
+        await asyncio.sleep(0.5)  # two ticks: time enough to end the old stream too soon
+        assert of_kind(seen, StreamClosed) == [], "the old stream still has images"
+        later = asyncio.create_task(client.classify_many(inputs(40)))
+        emulator.release()
+        results = await carried + await later
+        await until(lambda: of_kind(seen, StreamClosed) != [], 5.0, "the old stream did not end")
+        assert all(result.ok and result.attempts == 1 for result in results)
         assert resends(emulator) == 0
+        sent = [event.channel_id for event in of_kind(seen, BatchSent)]
+        assert sent == [old] + [new] * (len(sent) - 1)
+        (closed,) = of_kind(seen, StreamClosed)
+        assert (closed.channel_id, closed.code, closed.possibly_sent) == (old, "OK", 0)
 
 
 async def test_slices_of_seven_bytes_change_nothing() -> None:

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 from athena_async import AthenaClient, ClientConfig, ImageInput, PoolConfig, RetryConfig
 from athena_async.emulator import Emulator, ServiceModel
@@ -13,6 +14,8 @@ from athena_async.events import Event, StreamClosed
 from tests.faults.proxy import FaultProxy
 
 IMAGES = 120
+
+EventT = TypeVar("EventT", bound=Event)
 
 
 def inputs(count: int = IMAGES) -> list[ImageInput]:
@@ -47,9 +50,13 @@ async def world(
 
 async def in_flight(client: AthenaClient, least: int = 1) -> int:
     """Waits until images are on streams; returns how many."""
-    while (count := client.stats().sent_count) < least:
-        await asyncio.sleep(0.005)
-    return count
+    await until(lambda: client.stats().sent_count >= least, otherwise=f"{least} images were not sent")
+    return client.stats().sent_count
+
+
+def of_kind(seen: list[Event], kind: type[EventT]) -> list[EventT]:
+    """Those of the events that are of a kind, in their order."""
+    return [event for event in seen if isinstance(event, kind)]
 
 
 def resends(emulator: Emulator) -> int:
@@ -57,21 +64,15 @@ def resends(emulator: Emulator) -> int:
     return sum(count - 1 for count in emulator.audit.sends().values())
 
 
-async def until(holds: Callable[[], bool], limit_s: float = 10.0) -> None:
-    """Waits until it holds.
-
-    Raises:
-        TimeoutError: it does not within ``limit_s``.
-    """
-    async with asyncio.timeout(limit_s):
-        while not holds():
-            await asyncio.sleep(0.01)
+async def until(holds: Callable[[], bool], limit_s: float = 10.0, otherwise: str = "it did not come about") -> float:
+    """Waits until it holds. Returns the seconds that it took; fails with ``otherwise`` beyond ``limit_s``."""
+    began_s = time.monotonic()
+    while not holds():
+        assert time.monotonic() - began_s <= limit_s, f"{otherwise} within {limit_s:g} s"
+        await asyncio.sleep(0.01)
+    return time.monotonic() - began_s
 
 
 async def noticed_after_s(seen: list[Event], limit_s: float) -> float:
     """Seconds until a stream was given up; fails once it takes longer than ``limit_s``."""
-    began_s = time.monotonic()
-    while not any(isinstance(event, StreamClosed) for event in seen):
-        assert time.monotonic() - began_s <= limit_s, f"the dead peer was not noticed within {limit_s:g} s"
-        await asyncio.sleep(0.01)
-    return time.monotonic() - began_s
+    return await until(lambda: of_kind(seen, StreamClosed) != [], limit_s, "the dead peer was not noticed")
