@@ -10,7 +10,7 @@ import pytest
 
 from athena_async import AthenaClient, Outcome, PoolConfig, RetryConfig
 from athena_async.emulator import Emulator, ServiceModel
-from athena_async.events import BatchSent, Event, StreamClosed, StreamOpened
+from athena_async.events import BatchSent, Event, PoolResized, StreamClosed, StreamOpened
 from tests.faults.world import IMAGES, config, in_flight, inputs, of_kind, resends, until, world
 
 pytestmark = pytest.mark.anyio
@@ -125,6 +125,8 @@ async def test_go_away_is_followed_by_a_new_channel_and_nothing_is_sent_twice() 
         await emulator.go_away()
         await until(lambda: len(of_kind(seen, StreamOpened)) == 2, 5.0, "no new channel was opened")
         old, new = (event.channel_id for event in of_kind(seen, StreamOpened))
+        left = [event for event in of_kind(seen, PoolResized) if event.reason == "server going away"]
+        assert left == [] or left[0].at_s >= of_kind(seen, StreamOpened)[1].at_s, "nothing was open meanwhile"
         await asyncio.sleep(0.5)  # two ticks: time enough to end the old stream too soon
         assert of_kind(seen, StreamClosed) == [], "the old stream still has images"
         later = asyncio.create_task(client.classify_many(inputs(40)))
