@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
+import anyio
+
 from athena_async import wire
 from athena_async.channels.channel import Access, CallFailed, Metadata, Transport
 from athena_async.errors import CredentialsError, ErrorCode
@@ -16,17 +18,19 @@ T = TypeVar("T")
 class UnaryCalls:
     """Opens a channel to an endpoint at its first call.
 
-    Invariants: at most one channel per endpoint; a refused token is refreshed and tried once more; none is opened
-    once it is closed.
+    Invariants: later calls to an endpoint share one channel; a renewed one is closed with its last call; a refused
+    token is refreshed and tried once more; once it is closed no channel is opened, and none is left open.
     """
 
     def __init__(self, access: Access) -> None:
         self._access = access
-        self._transports: dict[str, Transport] = {}
+        self._current: dict[str, Transport] = {}
+        self._under_way: dict[Transport, int] = {}
+        """Calls by open channel, renewed ones too."""
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"UnaryCalls({', '.join(self._transports) or 'no channels'})"
+        return f"UnaryCalls({', '.join(self._current) or 'no channels'}, {sum(self._under_way.values())} under way)"
 
     async def list_deployments(self, endpoint: str, timeout_s: float) -> list[DeploymentInfo]:
         """Raises `CallFailed`. Cancelling cancels the call."""
@@ -46,26 +50,45 @@ class UnaryCalls:
         return _read(wire.read_single, await self._call(endpoint, call))
 
     async def renew(self) -> None:
-        """Later calls get new channels; those under way are finished by the peer or fail."""
-        old, self._transports = self._transports, {}
-        for transport in old.values():
-            await transport.aclose()
+        """Later calls get new channels; an old one is closed once its calls are over, which their deadlines bound."""
+        self._current = {}
+        for transport in [transport for transport, count in self._under_way.items() if not count]:
+            await self._close(transport)
 
     async def aclose(self) -> None:
         """Ends calls under way; later ones fail."""
         self._closed = True
-        await self.renew()
+        self._current = {}
+        for transport in list(self._under_way):
+            await self._close(transport)
 
     async def _call(self, endpoint: str, call: Callable[[Transport, Metadata], Awaitable[bytes]]) -> bytes:
         metadata = await self._metadata()
-        transport = await self._transport(endpoint)
         try:
-            return await call(transport, metadata)
+            return await self._call_once(endpoint, call, metadata)
         except CallFailed as failure:
             if failure.code is not ErrorCode.UNAUTHENTICATED or not metadata:
                 raise
         self._access.refused(metadata)
-        return await call(await self._transport(endpoint), await self._metadata())
+        return await self._call_once(endpoint, call, await self._metadata())
+
+    async def _call_once(
+        self, endpoint: str, call: Callable[[Transport, Metadata], Awaitable[bytes]], metadata: Metadata
+    ) -> bytes:
+        transport = await self._transport(endpoint)
+        self._under_way[transport] += 1
+        try:
+            return await call(transport, metadata)
+        finally:
+            if transport in self._under_way:
+                self._under_way[transport] -= 1
+                if not self._under_way[transport] and self._current.get(endpoint) is not transport:
+                    await self._close(transport)
+
+    async def _close(self, transport: Transport) -> None:
+        if self._under_way.pop(transport, None) is not None:
+            with anyio.CancelScope(shield=True):
+                await transport.aclose()
 
     async def _metadata(self) -> Metadata:
         try:
@@ -75,17 +98,19 @@ class UnaryCalls:
 
     async def _transport(self, endpoint: str) -> Transport:
         self._check_open()
-        if endpoint not in self._transports:
+        while endpoint not in self._current:
+            current = self._current
             try:
                 made = await self._access.connect(endpoint)
             except CredentialsError as error:
                 raise CallFailed.of_credentials(error) from None
-            if self._closed or endpoint in self._transports:
-                await made.aclose()
-            else:
-                self._transports[endpoint] = made
-        self._check_open()
-        return self._transports[endpoint]
+            self._under_way[made] = 0
+            if current is self._current and endpoint not in current:
+                current[endpoint] = made
+            else:  # another call was faster, or it is of before the renewal
+                await self._close(made)
+            self._check_open()
+        return self._current[endpoint]
 
     def _check_open(self) -> None:
         if self._closed:

@@ -115,6 +115,28 @@ async def test_a_rotated_key_file_loses_nothing(tmp_path: Path) -> None:
             await seen(events, StreamOpened, opened + 1)
 
 
+async def test_a_rotated_key_file_leaves_a_single_call_under_way_alone(tmp_path: Path) -> None:
+    path = tmp_path / "key"
+    path.write_text(KEY)
+    events: list[Event] = []
+    async with Emulator(tls_dir=tmp_path / "tls", api_keys=(f"team={KEY}", "team=another-key")) as emulator:
+        config = ClientConfig(endpoints=(emulator.address,), api_key_file=path, tls=TlsConfig(ca=emulator.ca))
+        async with AthenaClient(config, observers=[events.append]) as client:
+            images = inputs()
+            await client.classify(next(images))
+            opened = sum(isinstance(event, StreamOpened) for event in events)
+            emulator.hold()
+            under_way = asyncio.create_task(client.classify_single(next(images)))
+            while len(emulator.audit) < 2:
+                await asyncio.sleep(0.01)
+            path.write_text("another-key")
+            await seen(events, StreamOpened, opened + 1)
+            emulator.release()
+            assert (await under_way).attempts == 1
+            assert (await client.classify_single(next(images))).ok
+        assert set(emulator.audit.sends().values()) == {1}
+
+
 async def test_a_rotated_client_certificate_loses_nothing(tmp_path: Path) -> None:
     events: list[Event] = []
     async with Emulator(tls_dir=tmp_path / "tls", mtls=True, api_keys=(f"team={KEY}",)) as emulator:

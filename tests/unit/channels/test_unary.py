@@ -106,6 +106,86 @@ async def test_after_closing_no_channel_is_opened() -> None:
     assert (access.connected, transport.closed) == ([ENDPOINT], 1)
 
 
+class HeldTransport(FakeTransport):
+    """Answers when it is told to; calls under way when it is closed fail, as gRPC's do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.told = asyncio.Event()
+
+    async def classify_single(self, data: bytes, *, timeout_s: float, metadata: Metadata) -> bytes:
+        self.unary_requests.append(data)
+        await self.told.wait()
+        if self.closed:
+            raise CallFailed(ErrorCode.UNAVAILABLE, "the channel was closed on this side")
+        return single_answer()
+
+    async def aclose(self) -> None:
+        await super().aclose()
+        self.told.set()
+
+
+class HeldAccess:
+    """A new channel with each connection."""
+
+    def __init__(self) -> None:
+        self.made: list[HeldTransport] = []
+
+    def access(self) -> Access:
+        return Access(self._connect, self._authorize, lambda _metadata: None)
+
+    @property
+    def closed(self) -> list[int]:
+        return [transport.closed for transport in self.made]
+
+    async def _connect(self, _endpoint: str) -> HeldTransport:
+        self.made.append(HeldTransport())
+        return self.made[-1]
+
+    async def _authorize(self) -> Metadata:
+        return ()
+
+
+async def ask(unary: UnaryCalls) -> asyncio.Task[wire.Answer]:
+    """A call that is under way."""
+    task = asyncio.create_task(unary.classify_single(ENDPOINT, FRAME, 5.0))
+    await settle()
+    return task
+
+
+async def test_renewing_leaves_calls_under_way_their_channel() -> None:
+    access = HeldAccess()
+    unary = UnaryCalls(access.access())
+    first, second = await ask(unary), await ask(unary)
+    await unary.renew()
+    third = await ask(unary)
+    assert access.closed == [0, 0]
+    access.made[1].told.set()
+    assert await third == good("an-id")
+    first.cancel()
+    await settle()
+    assert access.closed == [0, 0], "a call is under way on the old one, and the new one is in use"
+    access.made[0].told.set()
+    assert await second == good("an-id")
+    assert access.closed == [1, 0]
+    assert [len(transport.unary_requests) for transport in access.made] == [2, 1], "nothing was asked twice"
+    await unary.renew()
+    assert access.closed == [1, 1]
+
+
+async def test_closing_ends_calls_under_way_on_renewed_channels_too() -> None:
+    access = HeldAccess()
+    unary = UnaryCalls(access.access())
+    tasks = [await ask(unary)]
+    await unary.renew()
+    tasks.append(await ask(unary))
+    await unary.aclose()
+    assert access.closed == [1, 1]
+    ends = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(end) for end in ends] == [CallFailed] * 2
+    assert access.closed == [1, 1]
+
+
 class SlowAccess:
     """Connects when it is told to."""
 
@@ -149,3 +229,15 @@ async def test_a_channel_that_comes_after_closing_is_closed() -> None:
     with pytest.raises(CallFailed):
         await asking
     assert [transport.closed for transport in access.made] == [1]
+
+
+async def test_a_channel_that_was_being_made_at_a_renewal_is_not_used() -> None:
+    """It has the certificate of before."""
+    access = SlowAccess()
+    unary = UnaryCalls(access.access())
+    asking = asyncio.create_task(unary.classify_single(ENDPOINT, FRAME, 5.0))
+    await settle()
+    await unary.renew()
+    access.gate.set()
+    assert await asking == good("an-id")
+    assert [(transport.closed, len(transport.unary_requests)) for transport in access.made] == [(1, 0), (0, 1)]
