@@ -6,9 +6,10 @@ import asyncio
 
 import pytest
 
-from athena_async import AthenaClient, BreakerConfig, ClientConfig
+from athena_async import AthenaClient, BatchingConfig, BreakerConfig, ClientConfig
 from athena_async.emulator import Emulator, ServiceModel
 from athena_async.events import BatchSent, EndpointEjected, EndpointReturned, Event
+from tests.faults.proxy import FaultProxy
 from tests.faults.world import config, inputs, until
 
 pytestmark = pytest.mark.anyio
@@ -94,6 +95,34 @@ async def test_an_endpoint_that_flaps_is_ejected_probed_once_at_a_time_and_retur
         assert not any(isinstance(e, EndpointEjected) and e.endpoint == good.address for e in seen)
         times_s = [event.ejected_s for event in seen if isinstance(event, EndpointEjected)]
         assert all(0.4 <= time_s <= 2.0 for time_s in times_s)
+
+
+async def test_a_half_open_endpoint_gets_one_probe_at_a_time_though_many_batches_wait() -> None:
+    """With a fixed size the batch controller lets all batches go at once: the breaker alone holds them back."""
+    seen: list[Event] = []
+    batching = BatchingConfig(fixed_size=5, max_batches_in_flight=8)
+    quick, slow = ServiceModel(fixed_s=0.05, parallelism=8), ServiceModel(fixed_s=0.4, parallelism=8)
+    async with (
+        Emulator(model=quick) as good,
+        Emulator(model=slow, deployments=good.deployments) as bad,
+        FaultProxy(bad.address) as proxy,
+    ):
+        both = config(good.address, endpoints=(good.address, proxy.address), breaker=BREAKER, batching=batching)
+        async with AthenaClient(both, observers=[seen.append]) as client:
+            work = asyncio.create_task(client.classify_many(inputs(1000)))
+            await until(lambda: of(proxy.address, seen).count("sent") >= 8, otherwise="it never had many batches")
+            proxy.refusing = True
+            proxy.reset()
+            await until(lambda: states(client)[1] == "OPEN", otherwise="it was not ejected")
+            proxy.refusing = False
+            await until(lambda: states(client)[1] == "HALF_OPEN", otherwise="it may not be probed")
+            assert client.stats().ready_count > 100, "nothing has to be held back"
+            await until(lambda: "returned" in of(proxy.address, seen), otherwise="it did not come back")
+            results = await work
+        assert all(result.ok for result in results), {str(r.error) for r in results if not r.ok}
+        history = of(proxy.address, seen)
+        assert probes(history) == [1], history
+        assert history[history.index("returned") :].count("sent") >= 8, "a sound endpoint may have many again"
 
 
 async def test_the_last_endpoint_is_never_ejected() -> None:
