@@ -42,6 +42,9 @@ class AthenaClient:
         connect: how to make a channel; `athena_async.testing` has one without a network.
         seed: of the jitter and the random balancers, to repeat a run.
 
+    A fault of the client's own ends it: images in flight end with code INTERNAL, the event loop's exception handler
+    (``loop.set_exception_handler``) is told at once, and later calls raise ClientClosedError.
+
     Raises (on entering):
         ConfigError: the environment or the configuration forbids running, e.g. GRPC_TRACE would print tokens.
         MissingExtraError: the configuration needs an optional dependency that is not installed.

@@ -193,9 +193,13 @@ class Engine:
                 tasks.cancel_scope.cancel()
             if not self._stop.is_set():
                 # A task ended as cancelled, though nobody cancelled it; the group ends with it, and says nothing.
-                self.flow.fail_everything("the client stopped: one of its tasks was cancelled from outside")
-        except BaseException as fault:
-            self.flow.fail_everything(f"the client stopped: {type(fault).__name__}")
+                self._stopped("one of its tasks was cancelled from outside")
+        except Exception as fault:
+            if not started.done():
+                raise
+            self._stopped(type(_first(fault)).__name__, fault)
+        except BaseException as end:
+            self.flow.fail_everything(f"the client stopped: {type(end).__name__}")
             raise
         finally:
             self._closed = True
@@ -203,6 +207,13 @@ class Engine:
             with anyio.CancelScope(shield=True):
                 await self.flow.unary.aclose()
                 await self._credentials.aclose()
+
+    def _stopped(self, why: str, fault: Exception | None = None) -> None:
+        """The client ended by itself: so does every open image, and the event loop's handler is told why."""
+        message = f"the client stopped: {why}"
+        self.flow.fail_everything(message)
+        context = {"message": message} if fault is None else {"message": message, "exception": fault}
+        asyncio.get_running_loop().call_exception_handler(context)
 
     async def _keep_time(self) -> None:
         while True:
@@ -259,3 +270,10 @@ class Engine:
     def _hear(self, suspects: list[Ticket], error: wire.ServiceError) -> None:
         if self._tasks is not None:
             self._tasks.start_soon(self.flow.hearing.hear, suspects, error)
+
+
+def _first(fault: Exception) -> Exception:
+    """What happened, out of the groups that the tasks around it made of it."""
+    while isinstance(fault, ExceptionGroup):
+        fault = fault.exceptions[0]
+    return fault

@@ -41,12 +41,15 @@ def test_a_task_of_ours_that_ends_as_cancelled_leaves_nobody_waiting() -> None:
         raise asyncio.CancelledError
 
     async def scene() -> None:
+        told: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
         async with AthenaClient(config(), connect=connect) as client:
             results = await client.classify_many(hash_inputs(3))
             assert "closed" in repr(client)
         assert [result.outcome for result in results] == [Outcome.FAILED] * 3
         assert {result.error and result.error.code for result in results} == {ErrorCode.INTERNAL}
         assert "one of its tasks was cancelled" in str(results[0].error)
+        assert told == ["the client stopped: one of its tasks was cancelled from outside"]
 
     run_virtual(scene())
 
