@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from athena_async import AthenaClient, BatchingConfig, BreakerConfig, ClientConfig
+from athena_async import AthenaClient, BatchingConfig, BreakerConfig, ClientConfig, RetryConfig
 from athena_async.emulator import Emulator, ServiceModel
 from athena_async.events import BatchSent, EndpointEjected, EndpointReturned, Event
 from tests.faults.proxy import FaultProxy
@@ -107,7 +107,13 @@ async def test_a_half_open_endpoint_gets_one_probe_at_a_time_though_many_batches
         Emulator(model=slow, deployments=good.deployments) as bad,
         FaultProxy(bad.address) as proxy,
     ):
-        both = config(good.address, endpoints=(good.address, proxy.address), breaker=BREAKER, batching=batching)
+        both = config(
+            good.address,
+            endpoints=(good.address, proxy.address),
+            breaker=BREAKER,
+            batching=batching,
+            retry=RetryConfig(grace_min_s=0.3, grace_max_s=0.5),
+        )
         async with AthenaClient(both, observers=[seen.append]) as client:
             work = asyncio.create_task(client.classify_many(inputs(1000)))
             await until(lambda: of(proxy.address, seen).count("sent") >= 8, otherwise="it never had many batches")
