@@ -42,7 +42,7 @@ async def main(isolation: str, acts: list[str]) -> None:
         resizer="pillow",
         threads=2,
         worker_cpu_s=0.5,
-        worker_memory_bytes=512 * 2**20,
+        worker_memory_bytes=256 * 2**20,
     )
     sound = [picture()] * COUNT
     async with (

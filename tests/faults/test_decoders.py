@@ -30,7 +30,7 @@ class Broken(ImageFile.PyDecoder):
             case b"SPINS":
                 while True: pass
             case b"SLEEP": time.sleep(60.0)
-            case b"EATS.": self.eaten = bytearray(8 << 30)
+            case b"EATS.": self.eaten = bytearray(1 << 30)
         self.set_as_raw(bytes(300))
         return -1, 0
 
@@ -56,7 +56,7 @@ def run(interpreter: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         env=os.environ | {"PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=18,
+        timeout=15,
         check=False,
     )
 
