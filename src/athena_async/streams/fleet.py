@@ -235,7 +235,8 @@ class Fleet:
             session.demand()
 
     def drain(self) -> None:
-        """Half-closes every stream once its images are answered."""
+        """Half-closes every stream once its images are answered. No other is opened from now on."""
+        self._start = None
         for session in self.pool.lanes():
             session.drain()
 

@@ -420,5 +420,7 @@ def test_draining_waits_for_every_session() -> None:
         bench.transports["b:1"][0].call.end()
         await asyncio.wait_for(waiting, 1.0)
         assert bench.losses == []
+        bench.fleet.demand()
+        assert bench.pool.lanes() == [], "whatever waits, nothing is opened in place of what was drained"
 
     play(lambda: Bench("a:1", "b:1"), scene)
