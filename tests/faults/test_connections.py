@@ -11,7 +11,8 @@ import pytest
 from athena_async import AthenaClient, Outcome, PoolConfig, RetryConfig
 from athena_async.emulator import Emulator, ServiceModel
 from athena_async.events import BatchSent, Event, PoolResized, StreamClosed, StreamOpened
-from tests.faults.world import IMAGES, config, in_flight, inputs, of_kind, resends, until, world
+from tests.faults.world import IMAGES, config, in_flight, inputs, of_kind, resends, world
+from tests.waits import until
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,8 @@ from athena_async import AthenaClient, PoolConfig
 from athena_async.emulator import Emulator
 from athena_async.events import Event, StreamClosed
 from tests.faults.proxy import FaultProxy
-from tests.faults.world import config, in_flight, inputs, noticed_after_s, resends, until, world
+from tests.faults.world import config, in_flight, inputs, noticed_after_s, resends, world
+from tests.waits import until
 
 pytestmark = pytest.mark.anyio
 

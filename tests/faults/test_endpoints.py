@@ -10,7 +10,8 @@ from athena_async import AthenaClient, BatchingConfig, BreakerConfig, ClientConf
 from athena_async.emulator import Emulator, ServiceModel
 from athena_async.events import BatchSent, EndpointEjected, EndpointReturned, Event
 from tests.faults.proxy import FaultProxy
-from tests.faults.world import config, inputs, until
+from tests.faults.world import config, inputs
+from tests.waits import until
 
 pytestmark = pytest.mark.anyio
 

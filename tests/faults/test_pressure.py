@@ -10,7 +10,8 @@ import pytest
 
 from athena_async import AthenaClient, ImageInput, LimitsConfig
 from athena_async.emulator import Emulator, ServiceModel
-from tests.faults.world import config, inputs, until
+from tests.faults.world import config, inputs
+from tests.waits import until
 
 pytestmark = pytest.mark.anyio
 

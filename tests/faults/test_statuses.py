@@ -14,7 +14,8 @@ from athena_async import AthenaClient, ClientConfig, OAuthConfig, Outcome, PoolC
 from athena_async.emulator import Emulator, ServiceModel
 from athena_async.events import CredentialsRefreshed, Event
 from athena_async.results import Classification
-from tests.faults.world import config, in_flight, inputs, resends, until, world
+from tests.faults.world import config, in_flight, inputs, resends, world
+from tests.waits import until
 
 pytestmark = pytest.mark.anyio
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TypeVar
 
@@ -12,6 +10,7 @@ from athena_async import AthenaClient, ClientConfig, ImageInput, PoolConfig, Ret
 from athena_async.emulator import Emulator, ServiceModel
 from athena_async.events import Event, StreamClosed
 from tests.faults.proxy import FaultProxy
+from tests.waits import until
 
 IMAGES = 120
 
@@ -62,15 +61,6 @@ def of_kind(seen: list[Event], kind: type[EventT]) -> list[EventT]:
 def resends(emulator: Emulator) -> int:
     """By the emulator's account, not ours."""
     return sum(count - 1 for count in emulator.audit.sends().values())
-
-
-async def until(holds: Callable[[], bool], limit_s: float = 10.0, otherwise: str = "it did not come about") -> float:
-    """Waits until it holds. Returns the seconds that it took; fails with ``otherwise`` beyond ``limit_s``."""
-    began_s = time.monotonic()
-    while not holds():
-        assert time.monotonic() - began_s <= limit_s, f"{otherwise} within {limit_s:g} s"
-        await asyncio.sleep(0.01)
-    return time.monotonic() - began_s
 
 
 async def noticed_after_s(seen: list[Event], limit_s: float) -> float:

@@ -16,6 +16,7 @@ import trustme
 from athena_async.auth.credentials import KeyFile, Metadata, StaticKey
 from athena_async.auth.tls import FileWatch, channel_options, load_channel_credentials
 from athena_async.config import TlsConfig
+from tests.waits import soon
 
 pytestmark = pytest.mark.anyio
 
@@ -107,7 +108,7 @@ async def test_mutual_tls_and_a_rotation_on_disk(start: Start, ca: trustme.CA, r
     async with connected(endpoint, tls) as old:
         assert await ask(old) == ["first", None]
         write_pair(ca, tmp_path, "second")
-        await watch.wait_changed()
+        await soon(watch.wait_changed())
         async with connected(endpoint, tls) as new:
             assert await ask(new) == ["second", None]
             assert await ask(old) == ["first", None], "the old channel serves while it drains"
@@ -121,5 +122,5 @@ async def test_a_rotated_key_file_reaches_new_calls(start: Start, roots: Path, t
         assert await ask(channel, await credentials.metadata()) == ["", "Bearer first"]
         changed = asyncio.create_task(credentials.wait_changed())
         path.write_text("second\n")
-        await changed
+        await soon(changed)
         assert await ask(channel, await credentials.metadata()) == ["", "Bearer second"]

@@ -18,6 +18,7 @@ from athena_async.auth.oauth2 import ClientCredentialsSource
 from athena_async.config import ClientConfig, OAuthConfig
 from athena_async.errors import CredentialsError
 from athena_async.events import CredentialsRefreshed, Event
+from tests.waits import soon
 
 pytestmark = pytest.mark.anyio
 
@@ -98,7 +99,7 @@ async def test_a_changed_key_file_ends_the_wait(path: Path) -> None:
     replacement = path.with_name("key.new")
     replacement.write_text("another-key")
     replacement.replace(path)
-    await waiting
+    await soon(waiting)
     assert await credentials.metadata() == bearer("another-key")
 
 
@@ -106,9 +107,10 @@ async def test_a_change_between_two_waits_is_told_by_the_next(path: Path) -> Non
     credentials = KeyFile(path, poll_s=0.001)
     await credentials.metadata()
     path.write_text("another-key")
-    while await credentials.metadata() == bearer(CANARY):
-        await asyncio.sleep(0.001)
-    await credentials.wait_changed()
+    async with asyncio.timeout(5.0):
+        while await credentials.metadata() == bearer(CANARY):
+            await asyncio.sleep(0.001)
+    await soon(credentials.wait_changed())
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.01):
             await credentials.wait_changed()

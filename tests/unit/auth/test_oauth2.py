@@ -14,6 +14,7 @@ from athena_async.auth.token_endpoint import Grant, TokenEndpointError
 from athena_async.config import OAuthConfig
 from athena_async.errors import CredentialsError
 from athena_async.events import CredentialsRefreshed, Event
+from tests.waits import soon
 
 pytestmark = pytest.mark.anyio
 
@@ -231,7 +232,7 @@ async def test_a_wait_ends_with_a_renewed_token_but_not_with_the_first(
     assert not waiting.done()
     source.refused(await source.metadata())
     await source.metadata()
-    await waiting
+    await soon(waiting)
     waiting = asyncio.create_task(source.wait_changed())
     await settle()
     assert not waiting.done(), "the same change was told twice"
@@ -248,9 +249,8 @@ async def test_the_wait_itself_renews_in_time() -> None:
 
     source = ClientCredentialsSource(OAuthConfig(client_id="x", client_secret="y"), request=request)
     await source.metadata()
-    async with asyncio.timeout(5):
-        await source.wait_changed()
-        await source.wait_changed()
+    await soon(source.wait_changed())
+    await soon(source.wait_changed())
     assert asked == 3
     await source.aclose()
 

@@ -19,6 +19,7 @@ from athena_async.auth.tls import (
 )
 from athena_async.config import TlsConfig
 from athena_async.errors import ConfigError, CredentialsError
+from tests.waits import soon
 
 pytestmark = pytest.mark.anyio
 
@@ -142,7 +143,7 @@ async def test_a_rotation_is_told_once(files: Files) -> None:
     waiting = asyncio.create_task(watch.wait_changed())
     assert await still_waiting(waiting)
     files.rotate()
-    await waiting
+    await soon(waiting)
     again = asyncio.create_task(watch.wait_changed())
     assert await still_waiting(again)
     again.cancel()
@@ -151,7 +152,7 @@ async def test_a_rotation_is_told_once(files: Files) -> None:
 async def test_a_change_between_two_waits_is_told_by_the_next(files: Files) -> None:
     watch = FileWatch(files.config, poll_s=POLL_S)
     files.rotate()
-    await watch.wait_changed()
+    await soon(watch.wait_changed())
 
 
 async def test_a_half_written_pair_is_waited_out(files: Files) -> None:
@@ -164,7 +165,7 @@ async def test_a_half_written_pair_is_waited_out(files: Files) -> None:
     files.key.write_bytes(key[: len(key) // 2])
     assert await still_waiting(waiting)
     files.key.write_bytes(key)
-    await waiting
+    await soon(waiting)
     assert watch.problem is None
     await load_channel_credentials(files.config)
 
@@ -178,7 +179,7 @@ async def test_a_vanished_and_a_broken_file_are_waited_out(files: Files) -> None
     (files.folder / "ca.pem").write_bytes(PEM_HEAD)
     assert await still_waiting(waiting)
     CA.cert_pem.write_to_path(files.folder / "ca.pem")
-    await waiting
+    await soon(waiting)
 
 
 async def test_a_swapped_link_is_a_rotation(tmp_path: Path) -> None:
@@ -196,7 +197,7 @@ async def test_a_swapped_link_is_a_rotation(tmp_path: Path) -> None:
     assert await still_waiting(waiting)
     (tmp_path / "next").symlink_to("two")
     (tmp_path / "next").replace(link)
-    await waiting
+    await soon(waiting)
 
 
 async def test_without_files_nothing_changes() -> None:
