@@ -48,7 +48,7 @@ class ImagesPrepared(Event):
 
 @dataclass(frozen=True, slots=True)
 class BatchSent(Event):
-    """A batch was handed to a channel's writer."""
+    """A channel's writer took a batch: it is on its way. ``resent`` of its images had been sent before."""
 
     endpoint: str
     channel_id: int

@@ -97,7 +97,7 @@ class Flow:
         pool: Pool[Session] = Pool(config.endpoints, config.pool, self.health, rng)
         self.fleet = Fleet(pool, self.health, config.pool, self._session_settings(), access, self._fleet_hooks(), rng)
         self.batcher: Batcher[Session] = Batcher(
-            self.controllers, lambda room: pool.pick(self._clock(), room), self._batch_sent, config.batching.linger_s
+            self.controllers, lambda room: pool.pick(self._clock(), room), self.fleet.sent, config.batching.linger_s
         )
 
     def __repr__(self) -> str:
@@ -221,10 +221,9 @@ class Flow:
             tickets = [ticket for ticket in left if ticket.is_unanswered == unanswered]
             self.settlement.fail(tickets, outcome, ErrorCode.INTERNAL, message)
 
-    def _batch_sent(self, session: Session, batch: Batch) -> None:
+    def _writing(self, batch: Batch) -> None:
         self.budget.first_send(batch.new_count)
         self._count_resent(batch.resent)
-        self.fleet.sent(session, batch)
 
     def _count_resent(self, images: int) -> None:
         self.settlement.totals.resent_count += images
@@ -320,6 +319,7 @@ class Flow:
         return FleetHooks(
             received=self.arbiter.received,
             lost=self.arbiter.lost,
+            writing=self._writing,
             wrote=self._wrote,
             answered=self._answered,
             batch_over=lambda endpoint: self.batcher.finished(endpoint),  # noqa: PLW0108 - made after the fleet

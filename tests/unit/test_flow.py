@@ -77,11 +77,32 @@ def test_images_that_come_back_unsent_earn_resends_once() -> None:
         bench.call.gate.clear()
         bench.accept(*FIRST, *SECOND)
         await settle()
-        assert (bench.call.write_attempts, bench.flow.budget.available) == (2, 2), "the second batch waits"
+        assert (bench.call.write_attempts, bench.flow.budget.available) == (2, 1), "the second batch waits"
         bench.call.fail(ErrorCode.UNAVAILABLE)
         await bench.pass_s(1.0)
         assert bench.call.requests == [SECOND], "it is sent, and the first may have been"
         assert bench.flow.budget.available == 2
         assert bench.flow.settlement.totals.resent_count == 0
+
+    play(scene)
+
+
+def test_a_resend_that_comes_back_unsent_is_counted_when_it_is_sent() -> None:
+    async def scene(bench: Bench) -> None:
+        totals = bench.flow.settlement.totals
+        await bench.open()
+        bench.accept(*FIRST)
+        await settle()
+        bench.call.fail(ErrorCode.UNAVAILABLE)
+        await bench.pass_s(1.0)
+        bench.call.gate.clear()
+        bench.accept(*SECOND)
+        bench.flow.arbiter.recovery.backlog(0, asyncio.get_running_loop().time())
+        await bench.pass_s(10.0)
+        assert (bench.call.write_attempts, totals.resent_count) == (2, 0), "they wait behind the second batch"
+        bench.call.fail(ErrorCode.UNAVAILABLE)
+        await bench.pass_s(1.0)
+        assert bench.call.requests == [FIRST]
+        assert totals.resent_count == 10
 
     play(scene)

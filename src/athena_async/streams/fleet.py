@@ -45,6 +45,7 @@ class FleetHooks:
 
     received: Callable[[Session, wire.Response], None]
     lost: Callable[[Session, Loss], None]
+    writing: Callable[[Batch], None]
     wrote: Callable[[int, float], None]
     answered: Callable[[Session, Batch, float], None]
     """A batch is complete: session, batch, its latency in seconds."""
@@ -93,6 +94,7 @@ class Fleet:
         self._session_hooks = Hooks(
             opened=self._opened,
             received=self._received,
+            writing=self._writing,
             wrote=lambda _session, size_bytes, waited_s: hooks.wrote(size_bytes, waited_s),
             batch_finished=self._batch_finished,
             batch_over=self._batch_over,
@@ -151,13 +153,7 @@ class Fleet:
 
     def sent(self, session: Session, batch: Batch) -> None:
         """A batch was handed to a session."""
-        now = self._clock()
-        self._health.probe_started(session.endpoint, now)
-        self._hooks.emit(
-            events.BatchSent(
-                now, session.endpoint, session.channel_id, len(batch.tickets), batch.size_bytes, batch.resent
-            )
-        )
+        self._health.probe_started(session.endpoint, self._clock())
 
     def watch(self, usual_latency_s: float, grace_s: float, *, shared: bool) -> None:
         """Finds what should have been answered: sessions that are stuck, and images left out of an answer.
@@ -297,6 +293,14 @@ class Fleet:
     def _received(self, session: Session, response: wire.Response) -> None:
         self._hooks.received(session, response)
         self._hooks.changed()
+
+    def _writing(self, session: Session, batch: Batch) -> None:
+        self._hooks.writing(batch)
+        self._hooks.emit(
+            events.BatchSent(
+                self._clock(), session.endpoint, session.channel_id, len(batch.tickets), batch.size_bytes, batch.resent
+            )
+        )
 
     def _batch_finished(self, session: Session, batch: Batch, now: float) -> None:
         latency_s = now - batch.sent_s

@@ -20,6 +20,8 @@ class Hooks:
 
     opened: Callable[[Session], None]
     received: Callable[[Session, wire.Response], None]
+    writing: Callable[[Session, Batch], None]
+    """A batch left the outbox: from now on its images may have been sent."""
     wrote: Callable[[Session, int, float], None]
     """Bytes and the seconds that gRPC took to accept them."""
     batch_finished: Callable[[Session, Batch, float], None]

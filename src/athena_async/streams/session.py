@@ -289,9 +289,8 @@ class Session:
                         await call.write(head)
                     continue
                 batch = self._outbox.popleft()
-                batch.written = True
-                # Some images may have been settled while the batch waited here.
-                request = wire.join_request(head, [t.frame for t in batch.open_tickets() if t.frame is not None])
+                request = wire.join_request(head, batch.leave())
+                self._hooks.writing(self, batch)
                 started_s = loop.time()
                 try:
                     await call.write(request)

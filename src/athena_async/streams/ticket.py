@@ -25,11 +25,11 @@ class Sink(Protocol):
 class Ticket:
     """One accepted image.
 
-    Invariants: settled once and never again; in at most one batch; ``is_new`` until its first batch, whatever became
-    of that; ``attempts`` counts the batches and single calls that carried it; ``last_error`` is the service's last
-    word on the first ``erred_attempts`` of them, later ones are unanswered; ``heard`` once it was handed to a hearing,
-    which alone sends it from then on; ``frame`` is there from preparation to settlement, so that it can be sent
-    again, and ``source`` until then.
+    Invariants: settled once and never again; in at most one batch; ``is_new`` until a stream's writer took it,
+    whatever became of that; ``attempts`` counts the batches and single calls that carried it; ``last_error`` is the
+    service's last word on the first ``erred_attempts`` of them, later ones are unanswered; ``heard`` once it was handed
+    to a hearing, which alone sends it from then on; ``frame`` is there from preparation to settlement, so that it can
+    be sent again, and ``source`` until then.
     """
 
     __slots__ = (
@@ -177,8 +177,8 @@ class Batch:
             that time.
         written: whether the stream's writer took it; before, it is known not to be sent.
         holds_room: whether it counts towards what its endpoint may have in flight.
-        new_count: how many of its images no batch held before; those that come back unsent are not new again.
-        resent: how many of its images had been sent before.
+        new_count, resent: how many of its images no writer took before, and how many had been sent before; known once
+            it is written, since until then some may be settled, and all may come back unsent.
     """
 
     __slots__ = (
@@ -219,9 +219,6 @@ class Batch:
         self.new_count = self.resent = 0
         for ticket in tickets:
             ticket.batch = self
-            self.new_count += ticket.is_new
-            self.resent += ticket.attempts > 0
-            ticket.is_new = False
             ticket.attempts += 1
 
     def __repr__(self) -> str:
@@ -231,6 +228,16 @@ class Batch:
     def is_begun(self) -> bool:
         """Whether some of its images are answered, or over."""
         return self.open_count < len(self.tickets)
+
+    def leave(self) -> list[Frame]:
+        """The stream's writer takes it: returns the frames of those images that were not settled while it waited."""
+        self.written = True
+        leaving = self.open_tickets()
+        for ticket in leaving:
+            self.new_count += ticket.is_new
+            self.resent += ticket.attempts > 1
+            ticket.is_new = False
+        return [ticket.frame for ticket in leaving if ticket.frame is not None]
 
     def answered(self, ticket: Ticket, now: float) -> None:
         """One of the images has its answer."""

@@ -309,6 +309,7 @@ class SessionBench:
         self.responses: list[wire.Response] = []
         self.finished: list[Batch] = []
         self.over: list[Batch] = []
+        self.writing: list[Batch] = []
         self.wrote: list[tuple[int, float]] = []
         self.opened_s: list[float] = []
         self.rested_s: list[float] = []
@@ -325,6 +326,7 @@ class SessionBench:
         return Hooks(
             opened=self._opened,
             received=self._received,
+            writing=lambda _session, batch: self.writing.append(batch),
             wrote=lambda _session, size_bytes, waited_s: self.wrote.append((size_bytes, waited_s)),
             batch_finished=lambda _session, batch, _now: self.finished.append(batch),
             batch_over=lambda _session, batch: self.over.append(batch),

@@ -36,6 +36,7 @@ class Bench:
         self.transports: dict[str, list[FakeTransport]] = {endpoint: [] for endpoint in self.endpoints}
         self.events: list[events.Event] = []
         self.losses: list[Loss] = []
+        self.writing: list[Batch] = []
         self.overdue: list[Batch] = []
         self.answered: list[tuple[Batch, float]] = []
         self.over: list[str] = []
@@ -57,6 +58,7 @@ class Bench:
             FleetHooks(
                 received=lambda _session, response: self.responses.append(response),
                 lost=lambda _session, loss: self.losses.append(loss),
+                writing=self.writing.append,
                 wrote=lambda _size, _waited: None,
                 answered=lambda _session, batch, latency_s: self.answered.append((batch, latency_s)),
                 batch_over=self.over.append,
@@ -148,6 +150,23 @@ def test_before_it_is_started_and_after_it_is_closed_nothing_is_opened() -> None
         assert bench.pool.lanes() == []
 
     run_virtual(main())
+    play(Bench, scene)
+
+
+def test_a_batch_is_told_as_sent_when_it_is_written() -> None:
+    async def scene(bench: Bench) -> None:
+        bench.fleet.demand()
+        await settle()
+        call = bench.transports["a:1"][0].call
+        call.gate.clear()
+        first, second = bench.send("a", "b"), bench.send("c")
+        await settle()
+        assert bench.writing == [first]
+        assert [event.images for event in bench.named(events.BatchSent)] == [2]  # type: ignore[attr-defined]
+        call.gate.set()
+        await settle()
+        assert bench.writing == [first, second]
+
     play(Bench, scene)
 
 

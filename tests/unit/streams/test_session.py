@@ -226,9 +226,11 @@ def test_writes_batches_in_order_and_tells_when_there_is_room() -> None:
         bench.send("c")
         bench.send("d")
         assert not bench.session.ready, "one is being written and two wait"
+        assert [len(batch.tickets) for batch in bench.writing] == [2]
         call.gate.set()
         await settle()
         assert call.requests == [["a", "b"], ["c"], ["d"]]
+        assert [len(batch.tickets) for batch in bench.writing] == [2, 1, 1]
         assert bench.session.ready
         assert bench.room_count == 3
         assert [size_bytes for size_bytes, _ in bench.wrote] == [len(request) for request in call.written[1:]]

@@ -43,7 +43,20 @@ def test_an_image_that_travels_in_a_later_batch_is_not_open_in_the_first() -> No
     first = batch_of([a, b])
     first.release()
     second = batch_of([a])
-    assert (first.open_tickets(), second.open_tickets(), second.resent) == ([], [a], 1)
+    assert (first.open_tickets(), second.open_tickets()) == ([], [a])
+
+
+def test_what_leaves_is_what_is_still_open_and_is_new_once() -> None:
+    a, b, c = tickets("a", "b", "c")
+    first = batch_of([a, b, c])
+    b.settle()
+    assert first.leave() == [a.frame, c.frame]
+    assert (first.written, first.new_count, first.resent) == (True, 2, 0)
+    first.release()
+    a.attempts -= 1  # it was refused unread
+    second = batch_of([a, c])
+    second.leave()
+    assert (second.new_count, second.resent) == (0, 1)
 
 
 def test_a_settled_image_holds_no_bytes() -> None:
