@@ -328,7 +328,8 @@ class Flow:
             reading=lambda is_reading: self.arbiter.recovery.reading(is_reading, self._clock()),
             turned_away=self._turned_away,
             changed=self.pump,
-            may_rest=lambda: not self.foreign.readers and not self.arbiter.is_busy,
+            # Answers may come on any stream, so none rests while an image is open.
+            may_rest=lambda: self.empty.is_set() and not self.foreign.readers,
             emit=self._emit,
         )
 

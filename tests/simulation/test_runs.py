@@ -99,7 +99,7 @@ def test_a_service_that_lets_nobody_in_is_tried_with_backoff() -> None:
     assert 2 * 60 <= tried <= 2 * (120 * 1.3 + 10)
 
 
-@pytest.mark.parametrize("stall_s", [30.0, 90.0])
+@pytest.mark.parametrize("stall_s", [30.0, 90.0, 300.0])
 def test_a_loop_that_stood_still_reads_first(stall_s: float) -> None:
-    """Also where it stood still for longer than a stream may be silent."""
+    """Also where it stood still for longer than a stream may be silent, or idle."""
     run_virtual(runs.stalled_loop(stall_s, SEED))
