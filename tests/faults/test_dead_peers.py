@@ -30,7 +30,7 @@ async def test_a_hole_is_noticed_within_15_seconds() -> None:
 
     Before it dies the connection is quiet for so long that pings without data would have been throttled.
     """
-    pool = PoolConfig(channels=1, probe_interval_s=0.1, ping_interval_s=INTERVAL_S, ping_timeout_s=TIMEOUT_S)
+    pool = PoolConfig(channels=1, ping_interval_s=INTERVAL_S, ping_timeout_s=TIMEOUT_S, silence_timeout_s=50.0)
     async with world(pool=pool, timeout_s=50.0, keepalive_interval_s=50.0) as (emulator, proxy, client, seen):
         emulator.hold()
         work = asyncio.create_task(client.classify_many(inputs(16)))
