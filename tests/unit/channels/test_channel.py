@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import functools
+import json
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -15,6 +18,7 @@ from athena_async import wire
 from athena_async.channels.channel import CLIENT_METADATA, CallFailed, GrpcTransport, Metadata, channel_options
 from athena_async.config import PoolConfig
 from athena_async.errors import ErrorCode
+from tests.waits import soon
 
 pytestmark = pytest.mark.anyio
 
@@ -268,6 +272,66 @@ async def test_nobody_listens() -> None:
         await transport.aclose()
 
 
+async def test_a_service_that_comes_back_is_found_soon() -> None:
+    """Between two attempts to connect gRPC fails every call at once, so its backoff must be shorter than ours."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    transport = GrpcTransport(endpoint, PoolConfig(), None)
+    await failure_of(transport.list_deployments(timeout_s=5.0, metadata=()))
+    server = grpc.aio.server(handlers=[Service()])
+    server.add_insecure_port(endpoint)
+    await server.start()
+
+    async def found() -> None:
+        while True:
+            try:
+                await transport.list_deployments(timeout_s=5.0, metadata=())
+            except CallFailed:
+                await asyncio.sleep(0.01)
+            else:
+                return
+
+    await soon(found(), 0.5, "it was not found")
+    await transport.aclose()
+    await server.stop(None)
+
+
+async def test_grpc_sends_nothing_again_by_itself_even_where_it_is_told_to() -> None:
+    """Every resend may be billed, so none may be made behind our account's back."""
+    retry = {"maxAttempts": 3, "initialBackoff": "0.01s", "maxBackoff": "0.01s", "backoffMultiplier": 1}
+    policy = {"methodConfig": [{"name": [{}], "retryPolicy": retry | {"retryableStatusCodes": ["UNAVAILABLE"]}}]}
+    calls = 0
+
+    async def turn_away(_request: bytes, context: Any) -> bytes:
+        nonlocal calls
+        calls += 1
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "busy")
+        return b""
+
+    async with serving() as (service, _):
+        service.unary = turn_away
+        service.stream = functools.partial(turn_away, b"")  # type: ignore[assignment]
+        transport = GrpcTransport(
+            service.endpoint, PoolConfig(), None, options=[("grpc.service_config", json.dumps(policy))]
+        )
+        failure = await failure_of(transport.classify_single(b"x", timeout_s=5.0, metadata=()))
+        assert (failure.code, calls) == (ErrorCode.UNAVAILABLE, 1)
+        failure = await failure_of(transport.open_stream(()).read())
+        assert (failure.code, calls) == (ErrorCode.UNAVAILABLE, 2)
+        await transport.aclose()
+
+
+async def test_an_answer_larger_than_grpcs_own_limit_is_read() -> None:
+    async with serving() as (service, transport):
+
+        async def answer(_request: bytes, _context: Any) -> bytes:
+            return bytes(5 * 2**20)
+
+        service.unary = answer
+        assert len(await transport.list_deployments(timeout_s=5.0, metadata=())) == 5 * 2**20
+
+
 async def test_ending_the_call_on_our_side_fails_reader_and_writer_and_cancels_nobody() -> None:
     async with serving() as (service, transport):
         call = transport.open_stream(())
@@ -411,5 +475,4 @@ def test_the_options_say_what_the_configuration_says() -> None:
     options = dict(channel_options(PoolConfig(ping_interval_s=7.0, ping_timeout_s=3.0)))
     assert options["grpc.keepalive_time_ms"] == 7000
     assert options["grpc.keepalive_timeout_ms"] == options["grpc.http2.ping_timeout_ms"] == 3000
-    assert options["grpc.keepalive_permit_without_calls"] == 0
     assert options["grpc.use_local_subchannel_pool"] == 1
