@@ -42,6 +42,8 @@ _BUSY_TICK_S = 0.05
 _TICK_S = 0.25
 _IDLE_TICK_S = 5.0
 _AHEAD_BYTES = 16 * RAW_FRAME_BYTES
+_REQUEST_PATIENCE = 0.8
+"""Part of the interval of pings that one request may take on the link."""
 
 
 class Flow:
@@ -85,7 +87,8 @@ class Flow:
         budget_images = limits.max_in_flight if retry.budget_images is None else retry.budget_images
         self.budget = RetryBudget(budget_images, retry.budget_ratio)
         self.health = HealthBoard(config.endpoints, config.breaker, rng)
-        self.controllers = {endpoint: BatchController(config.batching) for endpoint in config.endpoints}
+        patience_s = _REQUEST_PATIENCE * config.pool.ping_interval_s
+        self.controllers = {endpoint: BatchController(config.batching, patience_s) for endpoint in config.endpoints}
         self.foreign = ForeignResults(limits.foreign_results)
         self.encoding = EncodingPolicy(config.preprocess.threads or usable_cores(), webp=has_webp())
         self.unary = UnaryCalls(access)

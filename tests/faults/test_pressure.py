@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from athena_async import AthenaClient, ImageInput, LimitsConfig
+from athena_async import AthenaClient, ImageInput, LimitsConfig, PoolConfig, PreprocessConfig
 from athena_async.emulator import Emulator, ServiceModel
-from tests.faults.world import config, inputs
+from athena_async.events import StreamClosed
+from tests.faults.world import config, inputs, resends, world
 from tests.waits import until
 
 pytestmark = pytest.mark.anyio
@@ -76,6 +77,18 @@ async def test_a_server_that_never_reads_makes_the_producer_wait() -> None:
         work.cancel()
         await asyncio.gather(work, return_exceptions=True)
         await client.aclose(drain_timeout_s=0)
+
+
+async def test_a_slow_link_is_not_taken_for_a_dead_peer() -> None:
+    """Six frames of 0.6 MB would take longer on it than a peer may be silent: 3.6 s, here, and 2 s."""
+    np = pytest.importorskip("numpy")
+    pool = PoolConfig(ping_interval_s=1.0, ping_timeout_s=1.0)
+    async with world(pool=pool, preprocess=PreprocessConfig(encoding="none")) as (emulator, proxy, client, seen):
+        proxy.pause_s, proxy.slice_bytes = 0.016, 16 * 1024
+        results = await client.classify_many(np.full((448, 448, 3), shade, np.uint8) for shade in range(7))
+        assert all(result.ok for result in results)
+        assert not [event for event in seen if isinstance(event, StreamClosed)]
+        assert resends(emulator) == 0
 
 
 async def test_a_slow_server_makes_the_producer_wait() -> None:

@@ -17,8 +17,9 @@ import math
 from typing import Final
 
 from athena_async.batching.estimates import LatencyGuard, TailRatio, Throughput, WindowMinimum
-from athena_async.batching.moves import COMFORTABLE_IN_FLIGHT, Move, Setting, Tour, Trial, neighbour, start, wanted_gain
+from athena_async.batching.moves import Move, Setting, Tour, Trial, is_sensible, neighbour, start, stride, wanted_gain
 from athena_async.batching.plan import BatchPlan, ControllerState
+from athena_async.batching.request_size import RequestSize
 from athena_async.batching.response import Response
 from athena_async.batching.transition import Transition
 from athena_async.config import BatchingConfig
@@ -37,14 +38,11 @@ _BASELINE_WINDOW_S: Final = 10.0
 _STALE_S: Final = 10.0
 """A pause after which what was measured is too old to compare with."""
 
-_STEP: Final = 1.3
-_START_STEP: Final = 2.0
-_LEAP_STEP: Final = 4.0
-"""Taken at the start where larger batches were seen not to take longer."""
 _SURE_SAMPLES: Final = 2
 _FEW_SAMPLES: Final = 4
 _SOME_SAMPLES: Final = 8
 _ENOUGH_SAMPLES: Final = 32
+_LARGEST_FIT: Final = 2.0
 _CLEARLY_WORSE: Final = 0.9
 _CHANGED: Final = 0.25
 """Change of the held throughput, as a logarithm, that makes all moves worth trying again."""
@@ -56,19 +54,20 @@ class BatchController:
     """Bounds for the batches to one endpoint.
 
     Invariants:
-        * The plan never exceeds ``max_images``, ``max_bytes``, ``max_batches_in_flight``, nor the size of any
-          request that the server refused as too large.
+        * The plan never exceeds ``max_images``, ``max_bytes``, ``max_batches_in_flight``, nor what `RequestSize`
+          allows: a size that the server refused as too large, or that the link is not known to carry in time.
         * Batches that the application could not fill change nothing (`ControllerState.application_limited`).
         * Timeouts and RESOURCE_EXHAUSTED only ever reduce the plan.
         * With ``fixed_size`` the number of images and of batches in flight stand still.
         * Either the held setting is in force, and its throughput is measured, or one trial is.
+
+    ``patience_s`` is what one request may take on the link: well below the time after which a peer seems dead.
     """
 
-    def __init__(self, config: BatchingConfig) -> None:
+    def __init__(self, config: BatchingConfig, patience_s: float = 8.0) -> None:
         self._config = config
         self._target_s = config.target_latency_s
-        self._size_bytes = config.max_bytes
-        self._largest_answered_bytes = 0
+        self._request_size = RequestSize(config.max_bytes, patience_s, slow_start=config.fixed_size is None)
         self._bytes_per_image = 0.0
         self._held = start(config)
         self._held_since = -math.inf
@@ -91,7 +90,7 @@ class BatchController:
         self._deaf_until = -math.inf
         self._reduced_from: tuple[Setting, float] | None = None
         self._reason = "start"
-        self._plan = BatchPlan(self._held.images, self._size_bytes, self._held.in_flight)
+        self._plan = BatchPlan(self._held.images, self._request_size.size_bytes, self._held.in_flight)
 
     def __repr__(self) -> str:
         return f"BatchController(images={self._plan.images}, in_flight={self._plan.in_flight}, {self._reason})"
@@ -137,7 +136,8 @@ class BatchController:
             return
         in_flight = max(1, in_flight)
         self._baseline.add(latency_s, now)
-        self._largest_answered_bytes = max(self._largest_answered_bytes, size_bytes)
+        self._request_size.answered(size_bytes, latency_s)
+        self._bound_bytes()
         self._bytes_per_image += (size_bytes / images - self._bytes_per_image) * (0.2 if self._bytes_per_image else 1.0)
         if not self._counts(images, in_flight, queue_depth, now - latency_s, now):
             return
@@ -165,6 +165,8 @@ class BatchController:
         """
         if self._config.fixed_size is not None or now < self._deaf_until:
             return
+        self._request_size.timed_out()
+        self._bound_bytes()
         images = min(self._held.images, self._plan.images)
         in_flight = min(self._held.in_flight, self._plan.in_flight)
         if self._trial is not None:
@@ -178,16 +180,11 @@ class BatchController:
     def refused(self, size_bytes: int, limit_bytes: int | None, now: float) -> None:
         """A request of ``size_bytes`` was refused as too large: no batch will be as large again.
 
-        ``limit_bytes`` is what the server said it takes, None where it did not. The next bound is then the
-        largest size that was answered, or half of what was refused.
+        ``limit_bytes`` is what the server said it takes, None where it did not.
         """
-        bound = limit_bytes if limit_bytes is not None else max(self._largest_answered_bytes, size_bytes // 2)
-        if bound >= size_bytes:  # the server counts otherwise than we do, or lowered its limit
-            bound = size_bytes // 2
-        if bound < self._size_bytes:
-            self._size_bytes = max(1, bound)
+        if self._request_size.refused(size_bytes, limit_bytes):
             self._reason = "refused as too large"
-            self._plan = BatchPlan(self._plan.images, self._size_bytes, self._plan.in_flight)
+            self._bound_bytes()
 
     def snapshot(self) -> ControllerState:
         """The present state, for `AthenaClient.stats`."""
@@ -305,25 +302,22 @@ class BatchController:
         if self._tour.is_resting():
             return None
         move, base = self._tour.next, self._base
-        if self._is_free and not move.grows and not (move is Move.FEWER and base.in_flight > COMFORTABLE_IN_FLIGHT):
+        if not is_sensible(move, base, latency_is_free=self._is_free):
             return None
         limit = Setting(self._images_limit, self._config.max_batches_in_flight)
-        setting = neighbour(base, move, self._step(move), limit)
+        setting = neighbour(base, move, self._stride(move), limit)
         if setting is None:
             return None
         room = _MARGIN * self._reachable_s / (self._rate.recent_s * self._tail.value)
         if move.shrinks or self._response.growth(base, setting) <= room:
             return setting, False
         if move is Move.LARGER:  # a smaller step may still fit
-            images = min(limit.images, int(base.images * min(_START_STEP, self._response.images_for(room))))
+            images = min(limit.images, int(base.images * min(_LARGEST_FIT, self._response.images_for(room))))
             return (Setting(images, base.in_flight), False) if images > 1.04 * base.images else None
         return (setting, True) if self._counted >= self._risky_after else None
 
-    def _step(self, move: Move) -> float:
-        leaps = move is Move.LARGER and self._response.is_flat_in_images
-        if self._tour.starting:
-            return _LEAP_STEP if leaps else _START_STEP
-        return _START_STEP if leaps else _STEP
+    def _stride(self, move: Move) -> float:
+        return stride(move, starting=self._tour.starting, is_flat=self._response.is_flat_in_images)
 
     @property
     def _is_free(self) -> bool:
@@ -336,7 +330,7 @@ class BatchController:
 
     @property
     def _images_limit(self) -> int:
-        by_bytes = self._size_bytes / self._bytes_per_image if self._bytes_per_image else math.inf
+        by_bytes = self._request_size.size_bytes / self._bytes_per_image if self._bytes_per_image else math.inf
         return max(1, int(min(self._config.max_images, by_bytes)))
 
     # --- reducing ---
@@ -397,4 +391,9 @@ class BatchController:
         self._reason = reason
         if setting != (self._plan.images, self._plan.in_flight):
             self._transition.change(setting, latency_s, now)
-            self._plan = BatchPlan(setting.images, self._size_bytes, setting.in_flight)
+            self._plan = BatchPlan(setting.images, self._request_size.size_bytes, setting.in_flight)
+
+    def _bound_bytes(self) -> None:
+        size_bytes = self._request_size.size_bytes
+        if size_bytes != self._plan.size_bytes:
+            self._plan = BatchPlan(self._plan.images, size_bytes, self._plan.in_flight)

@@ -12,6 +12,10 @@ from athena_async.batching.estimates import Throughput
 from athena_async.config import BatchingConfig
 
 START_IMAGES: Final = 16
+_STEP: Final = 1.3
+_START_STEP: Final = 2.0
+_LEAP_STEP: Final = 4.0
+"""Taken at the start where larger batches were seen not to take longer."""
 COMFORTABLE_IN_FLIGHT: Final = 4
 """Batches in flight that ties go to while latency costs nothing."""
 
@@ -87,6 +91,19 @@ class Trial:
     started_at: float
     rate: Throughput = field(default_factory=Throughput)
     over: int = 0
+
+
+def is_sensible(move: Move, base: Setting, *, latency_is_free: bool) -> bool:
+    """While latency is free there is nothing to gain from less, but from an uncomfortable number in flight."""
+    return not latency_is_free or move.grows or (move is Move.FEWER and base.in_flight > COMFORTABLE_IN_FLIGHT)
+
+
+def stride(move: Move, *, starting: bool, is_flat: bool) -> float:
+    """The factor of a step. ``is_flat``: larger batches were seen not to take longer."""
+    leaps = move is Move.LARGER and is_flat
+    if starting:
+        return _LEAP_STEP if leaps else _START_STEP
+    return _START_STEP if leaps else _STEP
 
 
 def wanted_gain(move: Move, held: Setting, tried: Setting, *, latency_is_free: bool) -> float:

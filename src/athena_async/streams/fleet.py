@@ -336,7 +336,9 @@ class Fleet:
                 self._clock(), session.endpoint, session.channel_id, failure.code, failure.message, possibly_sent
             )
         )
-        if failure.code is ErrorCode.RESOURCE_EXHAUSTED and failure.refused_size_bytes is None:
+        exhausted = failure.code is ErrorCode.RESOURCE_EXHAUSTED and failure.refused_size_bytes is None
+        # Silent for so long, it may have been the load that let no ping through.
+        if exhausted or loss.silent_s >= self._config.ping_timeout_s:
             self._hooks.congested(session.endpoint)
         if failure.is_local or failure.code in _NOT_THE_ENDPOINTS_FAULT:
             self._health.probe_dropped(session.endpoint)

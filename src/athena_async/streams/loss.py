@@ -37,8 +37,10 @@ class Loss:
         batches: requests with open images, oldest first.
         failure: why.
         refused: the endpoint turned the call away for good; trying again alone will not help.
+        silent_s: for how long it had owed answers and brought none.
     """
 
     batches: list[LostBatch]
     failure: CallFailed
     refused: bool
+    silent_s: float = 0.0

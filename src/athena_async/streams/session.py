@@ -362,11 +362,12 @@ class Session:
             # The token is refreshed and tried once more before anybody is told.
             self._auth_retried = True
         unsent = turned_away and unread
+        silent_s = self.silent_s(asyncio.get_running_loop().time())
         lost = [self._take_back(batch, unsent or not batch.written) for batch in list(self.batches)]
         self._outbox.clear()
         self.unwritten_bytes = 0
         self.stalled = False
-        self._hooks.lost(self, Loss(lost, failure, turned_away and not first_refusal))
+        self._hooks.lost(self, Loss(lost, failure, turned_away and not first_refusal, silent_s))
 
     def _take_back(self, batch: Batch, unsent: bool) -> LostBatch:
         request_bytes = len(self._settings.request_head) + batch.size_bytes

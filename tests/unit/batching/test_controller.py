@@ -12,6 +12,7 @@ from athena_async.batching.controller import BatchController, BatchPlan
 from athena_async.config import BatchingConfig
 
 KIB = 1024
+MIB = 1024 * KIB
 
 
 def drive(
@@ -76,7 +77,39 @@ def controller() -> BatchController:
 
 
 def test_starts_small_and_with_one_batch_in_flight(controller: BatchController) -> None:
-    assert controller.plan(0.0) == BatchPlan(images=16, size_bytes=BatchingConfig().max_bytes, in_flight=1)
+    assert controller.plan(0.0) == BatchPlan(images=16, size_bytes=MIB, in_flight=1)
+
+
+class TestSlowStart:
+    """Bytes of a request while nobody knows what the link carries."""
+
+    @pytest.mark.parametrize(("mbit_per_s", "most_bytes"), [(1, MIB), (2, 2 * MIB), (50, 4_128_768)])
+    def test_a_request_takes_no_longer_on_the_link_than_a_peer_may_be_silent(
+        self, controller: BatchController, mbit_per_s: float, most_bytes: int
+    ) -> None:
+        _, latencies = drive(
+            controller, lambda images, now: images * 602_112 * 8e-6 / mbit_per_s, 200.0, image_bytes=602_112
+        )
+        assert max(latencies) < 10.0
+        assert controller.plan(0.0).size_bytes <= most_bytes
+
+    def test_a_slow_service_gets_full_requests_all_the_same(self, controller: BatchController) -> None:
+        drive(controller, lambda images, now: 3.0, 60.0, image_bytes=602_112)
+        assert controller.plan(0.0).size_bytes == BatchingConfig().max_bytes
+
+    def test_what_timed_out_was_too_much(self, controller: BatchController) -> None:
+        drive(controller, lambda images, now: 0.01, 5.0, image_bytes=602_112)
+        assert controller.plan(5.0).size_bytes == BatchingConfig().max_bytes
+        for now in (6.0, 8.0, 10.0):
+            controller.congested(now)
+        assert controller.plan(10.0).size_bytes == BatchingConfig().max_bytes // 8
+        drive(controller, lambda images, now: 0.01, 5.0, image_bytes=602_112, start_s=11.0)
+        assert controller.plan(16.0).size_bytes == BatchingConfig().max_bytes
+
+    def test_a_size_that_was_chosen_stands(self) -> None:
+        controller = BatchController(BatchingConfig(fixed_size=6))
+        controller.congested(1.0)
+        assert controller.plan(1.0).size_bytes == BatchingConfig().max_bytes
 
 
 def test_start_respects_a_small_maximum() -> None:

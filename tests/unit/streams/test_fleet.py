@@ -266,6 +266,22 @@ def test_exhaustion_slows_down_and_a_refused_size_does_not() -> None:
     play(Bench, scene)
 
 
+def test_a_stream_that_dies_silent_may_have_had_too_much_on_it() -> None:
+    async def scene(bench: Bench) -> None:
+        for silent_s, count in ((4.9, 0), (5.1, 1)):
+            bench.fleet.demand()
+            await asyncio.sleep(1.0)
+            bench.fleet.demand()
+            await settle()
+            bench.send("a")
+            await asyncio.sleep(silent_s)
+            bench.transports["a:1"][0].call.fail(ErrorCode.UNAVAILABLE, "ping timeout")
+            await settle()
+            assert len(bench.congested) == count
+
+    play(Bench, scene)
+
+
 def test_a_silent_stream_is_given_up_and_counts_once_against_its_endpoint() -> None:
     async def scene(bench: Bench) -> None:
         bench.fleet.demand()
