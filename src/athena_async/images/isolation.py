@@ -39,6 +39,10 @@ PIPE_BYTES = 1024 * 1024
 # What a child sees of the environment: nothing that could hold a credential.
 _ENVIRONMENT = ("PATH", "HOME", "LANG", "LC_ALL", "LC_CTYPE", "LD_LIBRARY_PATH", "LD_PRELOAD", "TMPDIR")
 _ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "2"}
+# glibc would give a decoded image's memory back after each image and fault it in again, page by page, for the next:
+# with OpenCV 2 ms for a JPEG of 1280x960, 17 ms for one of 4000x3000.
+KEPT_MEMORY_BYTES = 96 * 1024 * 1024
+_KEEP_MEMORY = {"MALLOC_MMAP_MAX_": "0", "MALLOC_TRIM_THRESHOLD_": str(KEPT_MEMORY_BYTES)}
 
 _PROGRAM = (Path(_worker.__file__),)
 
@@ -61,7 +65,7 @@ class WorkerProcess:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             process_group=0,  # a Ctrl-C is this process's to handle: it may want to finish what it has
-            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _ONE_THREAD,
+            env={name: os.environ[name] for name in _ENVIRONMENT if name in os.environ} | _ONE_THREAD | _KEEP_MEMORY,
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None

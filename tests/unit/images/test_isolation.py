@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from PIL import Image
 from athena_async.config import PreprocessConfig
 from athena_async.errors import ClassificationError, ErrorCode
 from athena_async.images import _worker
-from athena_async.images.inputs import ImageInput, to_source
+from athena_async.images.inputs import ImageInput, Source, to_source
 from athena_async.images.isolation import IsolatedPreparation, WorkerProcess
 from athena_async.images.preprocess import prepare
 from athena_async.images.workers import PreprocessWorkers
@@ -144,6 +145,33 @@ def test_the_memory_limit_is_felt(encoded: Callable[..., bytes]) -> None:
         assert isolated.lost_count == 0
     finally:
         isolated.close()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are not told what to keep")
+def test_a_worker_keeps_the_memory_that_one_image_leaves_for_the_next(
+    astronaut: Image.Image, encoded: Callable[..., bytes], resizer: str
+) -> None:
+    photograph = to_source(encoded(astronaut.resize((2000, 1500)), "JPEG"))  # 9 MB of pixels: over 2,000 pages
+    isolated = IsolatedPreparation(PreprocessConfig(isolation="process", resizer=resizer))
+    try:
+        counts = [page_faults(isolated, photograph) for _ in range(4)]
+        assert counts[0] > 2000, "the first takes fresh memory"
+        assert counts[-1] < 500
+    finally:
+        isolated.close()
+
+
+def page_faults(isolated: IsolatedPreparation, source: Source) -> int:
+    """What preparing an image costs its worker in minor page faults, the first time those of starting included."""
+
+    def so_far() -> int:
+        return sum(
+            int(Path(f"/proc/{worker.pid}/stat").read_text().rpartition(")")[2].split()[7]) for worker in isolated._idle
+        )
+
+    before = so_far()
+    isolated(source, "none")
+    return so_far() - before
 
 
 def test_a_decoder_writes_no_files(hostile: IsolatedPreparation, jpeg: bytes) -> None:

@@ -206,7 +206,7 @@ async def test_an_affiliate_that_cannot_be_serialized_costs_its_image_alone() ->
 
 
 async def test_many_small_images_make_a_chunk_and_a_large_one_alone() -> None:
-    workers = PreprocessWorkers(PreprocessConfig())
+    workers = PreprocessWorkers(PreprocessConfig(threads=8))
     small, large, path = to_source(bytes(2_000)), to_source(bytes(3_000_000)), to_source("p.jpg")
     hashes = to_source(ImageInput(md5="0" * 32))
     assert workers.chunk_length([]) == 0
@@ -216,6 +216,14 @@ async def test_many_small_images_make_a_chunk_and_a_large_one_alone() -> None:
     assert workers.chunk_length([small, large, small]) == 1
     assert workers.chunk_length([hashes] * 1000) == MAX_CHUNK
     assert workers.chunk_length([small] * 100, "webp") < workers.chunk_length([small] * 100)
+
+
+@pytest.mark.parametrize(
+    ("threads", "queued", "length"), [(2, 8, 1), (2, 16, 2), (2, 24, 3), (2, 1000, 3), (8, 24, 1), (64, 1000, 1)]
+)
+async def test_a_backlog_makes_longer_chunks_within_each_threads_share(threads: int, queued: int, length: int) -> None:
+    workers = PreprocessWorkers(PreprocessConfig(threads=threads))
+    assert workers.chunk_length([to_source(bytes(160_000))] * queued) == length
 
 
 async def test_what_is_missing_is_told_on_entering() -> None:
