@@ -171,9 +171,7 @@ class Fleet:
             silent_s = session.silent_s(now)
             self._watch_stall(session, silent_s > stalled_s)
             if silent_s > silence_s:
-                reason = f"no answer for {silence_s:.1f} s"
-                self._ejected(self._health.failed(session.endpoint, reason, now, at_once=True))
-                session.abandon_call(reason)
+                self._give_up(session, now, silence_s)
                 continue
             overdue.extend(
                 batch
@@ -185,6 +183,13 @@ class Fleet:
                 batch.carrier.release(batch)
         elif overdue:
             self._hooks.overdue(overdue)
+
+    def _give_up(self, session: Session, now: float, silence_s: float) -> None:
+        """A stream is stuck. So is its endpoint, unless something was heard on another of its streams."""
+        reason = f"no answer for {silence_s:.1f} s"
+        heard_s = max(other.heard_s for other in self.pool.lanes() if other.endpoint == session.endpoint)
+        self._ejected(self._health.failed(session.endpoint, reason, now, at_once=now - heard_s > silence_s))
+        session.abandon_call(reason)
 
     def _watch_stall(self, session: Session, stalled: bool) -> None:
         """A stream that is silent while it owes answers gets no batch, and the room of those it has goes to others.

@@ -65,6 +65,7 @@ class Session:
         self.unwritten_bytes = 0
         self.created_s = asyncio.get_running_loop().time()
         self.used_s = self.created_s
+        self.heard_s = float("-inf")
         self.stalled = False
         self.transport: Transport | None = None
         self._access = access
@@ -76,7 +77,6 @@ class Session:
         self._call: StreamCall | None = None
         self._opened_s: float | None = None
         self._half_closed = False
-        self._answered_s = self.created_s
         self._failures = 0
         self._auth_retried = False
         self._heard = self._read_over = False
@@ -102,12 +102,15 @@ class Session:
         return self.state is State.OPEN and self.transport is not None and self.transport.is_going_away()
 
     def silent_s(self, now: float) -> float:
-        """How long it has owed answers and brought none; 0.0 while it owes none. A batch sent meanwhile is no news."""
+        """How long it has owed answers and nothing was heard: none to its batches, wherever, and none on its stream.
+
+        0.0 while it owes none. A batch that is sent meanwhile is no news.
+        """
         if not self.batches:
             return 0.0
         oldest = next(iter(self.batches))
         begun_s = max(batch.progress_s for batch in self.batches if batch is oldest or batch.is_begun)
-        return now - max(begun_s, self._answered_s)
+        return now - max(begun_s, self.heard_s)
 
     def demand(self) -> None:
         """Images wait: open a stream if there is none."""
@@ -127,7 +130,7 @@ class Session:
     def finished(self, batch: Batch, now: float) -> None:
         """The last image of a batch is answered, on whatever stream."""
         self._drop(batch)
-        self.used_s = self._answered_s = now
+        self.used_s = self.heard_s = now
         self.stalled = False
         self._hooks.batch_finished(self, batch, now)
         if self.state is State.DRAINING:
@@ -272,6 +275,8 @@ class Session:
                 return None
             if not self._heard:
                 self._heard, self._auth_retried = True, False
+            self.heard_s = asyncio.get_running_loop().time()
+            self.stalled = False
             try:
                 response = wire.read_response(data)
             except wire.DecodeError:

@@ -266,6 +266,42 @@ def test_exhaustion_slows_down_and_a_refused_size_does_not() -> None:
     play(Bench, scene)
 
 
+def test_what_is_heard_on_a_stream_shows_that_it_lives_though_its_own_batch_is_left_out() -> None:
+    async def scene(bench: Bench) -> None:
+        bench.fleet.demand()
+        await settle()
+        left_out = bench.send("a")
+        await asyncio.sleep(0.9)
+        bench.transports["a:1"][0].call.answer("elsewhere")
+        await settle()
+        await asyncio.sleep(0.9)
+        bench.fleet.watch(0.05, 1.0, shared=False)
+        assert bench.session().ready
+        bench.answer(left_out)
+
+    play(Bench, scene)
+
+
+def test_a_stuck_stream_is_no_news_of_an_endpoint_that_answers_on_another() -> None:
+    async def scene(bench: Bench) -> None:
+        bench.fleet.demand()
+        await settle()
+        bench.send("a", endpoint="b:1")
+        old = bench.session("b:1")
+        bench.fleet.renew("test")
+        await settle()
+        for _ in range(4):
+            await asyncio.sleep(10.0)
+            bench.answer(bench.send("b", endpoint="b:1"))
+            bench.fleet.watch(0.1, 1.0, shared=False)
+        await settle()
+        assert [loss.failure.message for loss in bench.losses] == ["no answer for 30.0 s"]
+        assert old.state is State.CLOSED
+        assert bench.health.state("b:1", bench.now) is EndpointState.CLOSED
+
+    play(lambda: Bench("a:1", "b:1"), scene)
+
+
 def test_a_stream_that_dies_silent_may_have_had_too_much_on_it() -> None:
     async def scene(bench: Bench) -> None:
         for silent_s, count in ((4.9, 0), (5.1, 1)):
