@@ -16,6 +16,8 @@ from pathlib import Path
 import PIL
 from PIL import features
 
+from athena_async.images.resize import is_simd
+
 _DISTRIBUTIONS = ("pillow", "pillow-simd")
 _PROOF = "PIL/_version.py"
 """The file that cannot be the same in both."""
@@ -85,7 +87,7 @@ def describe(
     """Draws the conclusions from what was found; pure."""
     release = tuple(int(part) for part in version.split(".")[:3] if part.isdigit())
     return PillowBuild(
-        name="Pillow-SIMD" if "post" in version else "Pillow",
+        name="Pillow-SIMD" if is_simd(version) else "Pillow",
         version=version,
         installed=tuple(installed.items()),
         owner=owner,

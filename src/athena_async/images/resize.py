@@ -2,7 +2,7 @@
 
 ``bilinear`` is what the official client computes: two taps at half-pixel centres, no antialiasing, the
 aspect ratio not kept. OpenCV's INTER_LINEAR is that very computation; Pillow's affine transform is at
-most one level away from it.
+most one level away from it, and so is a lattice of finer steps on Pillow-SIMD, which is faster there.
 
 ``antialias`` averages over what a target pixel covers, and starts from a JPEG decoded at 1/2, 1/4 or
 1/8 of its size by the decoder's DCT scaling where that leaves at least 448 pixels.
@@ -11,9 +11,11 @@ most one level away from it.
 from __future__ import annotations
 
 import importlib.util
+import math
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import PIL
 from PIL import Image
 
 from athena_async.config import IMAGE_SIDE, Resampling, Resizer
@@ -24,6 +26,11 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SIZE = (IMAGE_SIDE, IMAGE_SIDE)
+
+_LATTICE_MAX_PIXELS = 5_000_000
+"""What a lattice may compute and still be faster: at 0.7 ns a pixel, where the affine transform takes 3.5 ms in all."""
+_LATTICE_MAX_SIDE = 4096
+"""Pillow takes a box in single precision: up to here its edges are off by less than 1/4000 of a pixel."""
 
 
 @cache
@@ -85,13 +92,73 @@ def contiguous(pixels: Any) -> memoryview:
     return view.cast("B") if view.c_contiguous else memoryview(view.tobytes())
 
 
+class _Axis(NamedTuple):
+    """Evenly spaced positions along one side, no more than a pixel apart: each ``stride``-th is a wanted one.
+
+    Attributes:
+        start, end: the box, in pixels, whose equal ``parts`` have the positions as their centres.
+    """
+
+    stride: int
+    parts: int
+    start: float
+    end: float
+
+
+def is_simd(version: str) -> bool:
+    """Whether a version of Pillow is Pillow-SIMD's."""
+    return "post" in version
+
+
+def on_lattice(image: Image.Image) -> Image.Image:
+    """Two taps by Pillow's filtering resize, which has two taps as long as it does not make smaller.
+
+    The image is enlarged to a lattice that holds the wanted positions, rows before columns, and these are
+    picked. Rounded twice, so at most one level from the exact value.
+
+    Args:
+        image: mode L or RGB, with no side over `_LATTICE_MAX_SIDE`.
+    """
+    width, height = image.size
+    rows, columns = _axis(height), _axis(width)
+    tall = image.resize((width, rows.parts), Image.Resampling.BILINEAR, box=(0, rows.start, width, rows.end))
+    flat = _every(tall, (width, IMAGE_SIDE), 1, rows.stride)
+    wide = flat.resize(
+        (columns.parts, IMAGE_SIDE), Image.Resampling.BILINEAR, box=(columns.start, 0, columns.end, IMAGE_SIDE)
+    )
+    return _every(wide, SIZE, columns.stride, 1)
+
+
 def _two_taps(image: Image.Image) -> Image.Image:
     width, height = image.size
     if width <= IMAGE_SIDE and height <= IMAGE_SIDE:
         return image.resize(SIZE, Image.Resampling.BILINEAR)  # has two taps too where it enlarges, and is faster
+    if _lattice_is_faster(image):
+        return on_lattice(image)
     return image.transform(
         SIZE,
         Image.Transform.AFFINE,
         (width / IMAGE_SIDE, 0, 0, 0, height / IMAGE_SIDE, 0),
         Image.Resampling.BILINEAR,
     )
+
+
+def _lattice_is_faster(image: Image.Image) -> bool:
+    """On Pillow-SIMD, whose resize is some five times as fast as Pillow's; for L neither is vectorised."""
+    if not is_simd(PIL.__version__) or image.mode != "RGB" or max(image.size) > _LATTICE_MAX_SIDE:
+        return False
+    width, height = image.size
+    return width * _axis(height).parts + _axis(width).parts * IMAGE_SIDE <= _LATTICE_MAX_PIXELS
+
+
+def _axis(length: int) -> _Axis:
+    step = length / IMAGE_SIDE
+    stride = math.ceil(step)
+    margin = (step - step / stride) / 2  # between the edge and the part around the first position, half a step in
+    return _Axis(stride, (IMAGE_SIDE - 1) * stride + 1, margin, length - margin)
+
+
+def _every(image: Image.Image, size: tuple[int, int], across: int, down: int) -> Image.Image:
+    """The first of each ``across`` by ``down`` pixels."""
+    ways = (across, 0, (1 - across) / 2, 0, down, (1 - down) / 2)
+    return image.transform(size, Image.Transform.AFFINE, ways, Image.Resampling.NEAREST)

@@ -6,6 +6,7 @@ import io
 from collections.abc import Callable
 from typing import Any
 
+import PIL
 import pytest
 from PIL import Image
 
@@ -53,6 +54,27 @@ def test_bilinear_is_the_official_clients(
     expected = official(data)
     assert np.array_equal(prepared(data, resizer="opencv"), expected)
     assert np.abs(prepared(data, resizer="pillow") - expected).max() <= 1
+
+
+@pytest.mark.parametrize("size", [*SIZES, (448, 900), (4096, 450), (1001, 777)])
+@pytest.mark.parametrize("two_taps", [resize._two_taps, resize.on_lattice])
+@pytest.mark.parametrize("contrast", [1, 255], ids=["noise", "black and white"])
+def test_pillows_two_taps_hold_for_noise_too(
+    size: tuple[int, int], two_taps: Callable[[Image.Image], Image.Image], contrast: int
+) -> None:
+    cv2 = pytest.importorskip("cv2")
+    shape = (size[1], size[0], 3)
+    pixels = np.random.default_rng(7).integers(0, 255 // contrast, shape, np.uint8, endpoint=True) * np.uint8(contrast)
+    ours = np.asarray(two_taps(Image.fromarray(pixels)))
+    assert np.abs(ours.astype(int) - cv2.resize(pixels, (448, 448)).astype(int)).max() <= 1
+
+
+def test_the_lattice_is_for_pillow_simd() -> None:
+    photograph = Image.new("RGB", (1280, 960))
+    assert resize._lattice_is_faster(photograph) is resize.is_simd(PIL.__version__)
+    assert not resize._lattice_is_faster(photograph.convert("L"))
+    assert not resize._lattice_is_faster(Image.new("RGB", (3000, 2000)))
+    assert not resize._lattice_is_faster(Image.new("RGB", (5000, 449)))
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
