@@ -12,15 +12,16 @@ from typing import Self
 
 
 class FaultProxy:
-    """Forwards to ``host:port`` until told otherwise.
+    """Forwards to ``host:port`` until told otherwise. ``buffer_bytes``: what its kernel takes in from a client unread.
 
     Invariants: while ``hole`` is set bytes are taken and go nowhere, in both directions; once ``carried_bytes`` exceeds
     ``stall_after_bytes`` no more bytes are taken; every connection has two tasks, which end with it or the proxy.
     """
 
-    def __init__(self, target: str) -> None:
+    def __init__(self, target: str, buffer_bytes: int | None = None) -> None:
         self._host, _, port = target.rpartition(":")
         self._port = int(port)
+        self._buffer_bytes = buffer_bytes
         self._server: asyncio.Server | None = None
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -44,7 +45,11 @@ class FaultProxy:
         return self.stall_after_bytes is not None and self.carried_bytes > self.stall_after_bytes
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        if self._buffer_bytes is not None:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer_bytes)
+        self._server = await asyncio.start_server(self._accept, sock=listener)
         return self
 
     async def __aexit__(

@@ -35,7 +35,7 @@ async def test_a_hole_is_noticed_within_15_seconds() -> None:
         emulator.hold()
         work = asyncio.create_task(client.classify_many(inputs(16)))
         await in_flight(client, 16)
-        await asyncio.sleep(2.5 * INTERVAL_S)
+        await asyncio.sleep(2.2 * INTERVAL_S)
         assert not any(isinstance(event, StreamClosed) for event in seen), "it lives, and pings say so"
         proxy.hole = True
         noticed_s = await noticed_after_s(seen, INTERVAL_S + TIMEOUT_S + SLACK_S)
@@ -51,20 +51,20 @@ async def test_a_hole_is_noticed_within_15_seconds() -> None:
 
 
 async def test_a_peer_that_stops_taking_bytes_is_noticed_though_no_ping_can_be_sent() -> None:
-    """A request fills both kernels' buffers, and a ping would wait behind it: TCP's own timeout must do."""
+    """A request stands half sent in the kernels' buffers, and a ping behind it: TCP's own timeout must do."""
     numpy = pytest.importorskip("numpy")
     pool = PoolConfig(channels=1, probe_interval_s=0.1, ping_interval_s=60.0, ping_timeout_s=1.0)
     frame = numpy.zeros((448, 448, 3), numpy.uint8)
     seen: list[Event] = []
     async with (
         Emulator() as emulator,
-        FaultProxy(emulator.address) as proxy,
+        FaultProxy(emulator.address, buffer_bytes=64 * 1024) as proxy,
         AthenaClient(config(proxy.address, pool=pool), observers=[seen.append]) as client,
     ):
         proxy.stall_after_bytes = 100_000
         work = asyncio.create_task(client.classify_many([frame] * 12))
         await until(lambda: proxy.is_stalled)
-        await noticed_after_s(seen, 1.0 + 2 * SLACK_S)
+        await noticed_after_s(seen, 5.0)  # the kernel looks at it ever more rarely
         proxy.stall_after_bytes = None
         results = await work
         assert all(result.ok for result in results)
