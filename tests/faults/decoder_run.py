@@ -41,7 +41,7 @@ async def main(isolation: str, acts: list[str]) -> None:
         isolation=isolation,  # type: ignore[arg-type]
         resizer="pillow",
         threads=2,
-        worker_cpu_s=0.5,
+        worker_cpu_s=0.2,
         worker_memory_bytes=256 * 2**20,
     )
     sound = [picture()] * COUNT

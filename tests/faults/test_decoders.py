@@ -64,8 +64,8 @@ def run(interpreter: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 def test_a_decoder_that_ends_its_process_costs_one_image(interpreter: Path) -> None:
     messages = {
         "CRASH": "a crash (Segmentation fault)",
-        "SPINS": "more than 0.5 s of processor time",
-        "SLEEP": "no result within 1.5 s",
+        "SPINS": "more than 0.2 s of processor time",
+        "SLEEP": "no result within 1.2 s",
         "EATS.": "needs more memory",
         "FINE.": "",
     }
