@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -63,8 +64,8 @@ def run(interpreter: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_decoder_that_ends_its_process_costs_one_image(interpreter: Path) -> None:
     messages = {
-        "CRASH": "a crash (Segmentation fault)",
-        "SPINS": "more than 0.2 s of processor time",
+        "CRASH": r"a crash \(Segmentation fault\)",
+        "SPINS": "more than 0.2 s of processor time|no result within 1.2 s",  # whichever a busy machine comes to first
         "SLEEP": "no result within 1.2 s",
         "EATS.": "needs more memory",
         "FINE.": "",
@@ -77,7 +78,7 @@ def test_a_decoder_that_ends_its_process_costs_one_image(interpreter: Path) -> N
         assert rows == [["CLASSIFIED", None, "None"]] * (COUNT - 1), act
         expected = ("CLASSIFIED", None) if act == "FINE." else ("FAILED", "INVALID_IMAGE")
         assert (outcome, code) == expected, (act, text)
-        assert message in text
+        assert re.search(message, text)
 
 
 def test_without_processes_of_their_own_the_same_decoder_ends_the_program(interpreter: Path) -> None:
