@@ -159,6 +159,18 @@ async def test_a_service_that_is_away_at_first_is_waited_for() -> None:
         assert all(result.ok for result in results)
 
 
+async def test_a_connection_that_takes_long_to_make_is_waited_for() -> None:
+    """A slow link, or a server too busy for handshakes: an attempt given up early is made again and again."""
+    async with world() as (_emulator, proxy, client, seen):
+        proxy.pause_s = 1.4
+        work = asyncio.create_task(client.classify_many(inputs(10)))
+        await until(lambda: of_kind(seen, StreamOpened) != [], 10.0, "no connection was made")
+        proxy.pause_s = 0.0
+        results = await work
+        assert all(result.ok for result in results)
+        assert proxy.accepted_count == 2, "one for each channel"
+
+
 async def test_a_service_that_stays_away_fails_at_the_deadline_and_says_why() -> None:
     async with world(timeout_s=1.0) as (_emulator, proxy, client, _seen):
         proxy.refusing = True

@@ -138,17 +138,17 @@ def channel_options(pool: PoolConfig) -> list[tuple[str, int | str]]:
     return [
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.enable_retries", 0),
-        ("grpc.max_send_message_length", -1),
         ("grpc.max_receive_message_length", 64 * 1024 * 1024),
         ("grpc.keepalive_time_ms", round(pool.ping_interval_s * 1000)),
+        # First TCP's own timeout for bytes that nobody takes, which no ping could overtake; then that of a ping.
         ("grpc.keepalive_timeout_ms", round(pool.ping_timeout_s * 1000)),
         ("grpc.http2.ping_timeout_ms", round(pool.ping_timeout_s * 1000)),
-        # Servers punish pings without calls, and each keep-alive request resets their count with one.
-        ("grpc.keepalive_permit_without_calls", 0),
+        # Else only two pings go out, one a minute afterwards, until something is written.
         ("grpc.http2.max_pings_without_data", 0),
         # The stream's own backoff decides when to try again; gRPC's must not outlast it.
         ("grpc.initial_reconnect_backoff_ms", 100),
-        ("grpc.min_reconnect_backoff_ms", 1000),
+        # In spite of its name: how long one attempt to connect may take, handshakes included.
+        ("grpc.min_reconnect_backoff_ms", round(pool.connect_timeout_s * 1000)),
         ("grpc.max_reconnect_backoff_ms", 1000),
     ]
 
