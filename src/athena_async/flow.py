@@ -38,6 +38,8 @@ from athena_async.streams.ticket import Batch, Sink, Ticket
 
 Failed = Sequence[tuple[Ticket, ClassificationError]]
 
+# A gRPC server at its defaults ends a connection with the fifth ping in a row that no request came between.
+_PINGS_PER_REQUEST = 4
 _BUSY_TICK_S = 0.05
 _TICK_S = 0.25
 _IDLE_TICK_S = 5.0
@@ -300,7 +302,7 @@ class Flow:
         config = self._config
         return SessionSettings(
             wire.request_head(self.deployment_id),
-            config.keepalive_interval_s,
+            min(config.keepalive_interval_s, _PINGS_PER_REQUEST * config.pool.ping_interval_s),
             config.pool.connect_timeout_s,
             config.pool.idle_timeout_s,
             Backoff(config.retry.base_s, config.retry.cap_s),

@@ -69,3 +69,16 @@ async def test_a_peer_that_stops_taking_bytes_is_noticed_though_no_ping_can_be_s
         results = await work
         assert all(result.ok for result in results)
         assert max(emulator.audit.sends().values()) <= 2
+
+
+async def test_a_living_peer_does_not_take_pings_for_an_attack() -> None:
+    """A gRPC server counts pings that come without data, and ends the connection of a client with too many."""
+    pool = PoolConfig(channels=1, ping_interval_s=1.0, ping_timeout_s=1.0)
+    async with world(pool=pool, keepalive_interval_s=50.0) as (emulator, _proxy, client, seen):
+        emulator.hold()
+        work = asyncio.create_task(client.classify_many(inputs(16)))
+        await in_flight(client, 16)
+        await asyncio.sleep(5.5)
+        emulator.release()
+        assert all(result.ok for result in await work)
+        assert not any(isinstance(event, StreamClosed) for event in seen)
