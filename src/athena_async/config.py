@@ -322,7 +322,8 @@ class ClientConfig:
         allow_plaintext_credentials: send a token over plaintext to other than loopback addresses.
         allow_grpc_trace: accept a GRPC_TRACE that prints metadata, and so tokens, to stderr.
         timeout_s: deadline of each image, from its acceptance.
-        keepalive_interval_s: an empty request is sent on a stream that was silent for so long.
+        keepalive_interval_s: an empty request is sent on a stream on which nothing was sent for so long, or for four
+            intervals of pings where that is less.
     """
 
     endpoints: tuple[str, ...] = (DEFAULT_ENDPOINT,)
