@@ -1,8 +1,10 @@
-"""`athena_async.run`: uvloop for one program, and nothing left behind."""
+"""`athena_async.run`: uvloop for one program, and memory that is used again."""
 
 from __future__ import annotations
 
 import asyncio
+import os
+import platform
 import subprocess
 import sys
 
@@ -45,3 +47,31 @@ print(run(main()))
 """
     found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert found.stdout.startswith("asyncio.")
+
+
+FAULTS = """
+import asyncio, resource, sys
+from athena_async._run import run
+async def main():
+    for _ in range(3):
+        await asyncio.to_thread(lambda: len(b"x" * (40 << 20)))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    for _ in range(10):
+        await asyncio.to_thread(lambda: len(b"x" * (40 << 20)))
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+(run if sys.argv[1] == "run" else asyncio.run)(main())
+"""
+
+
+def page_faults(runner: str, **environment: str) -> int:
+    """Of taking 40 MiB in a thread ten times, which is 102,400 pages of 4 KiB."""
+    program = [sys.executable, "-c", FAULTS, runner]
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(("MALLOC_", "GLIBC_"))}
+    found = subprocess.run(program, capture_output=True, text=True, check=True, env=clean | environment)
+    return int(found.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="another malloc, with ways of its own")
+def test_the_memory_of_large_images_is_used_again_unless_the_environment_says_otherwise() -> None:
+    assert page_faults("run") < 10_000 < page_faults("asyncio.run")
+    assert page_faults("run", MALLOC_TRIM_THRESHOLD_="131072") > 10_000
