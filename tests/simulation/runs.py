@@ -51,9 +51,10 @@ class Figures:
 
     def row(self) -> str:
         kinds = ", ".join(f"{count} {name}" for name, count in sorted(self.outcomes.items()))
+        share = f" ({self.resends_per_open:.3f} per open image)" if self.open_at_disconnects else ""
         return (
             f"{self.images} images ({kinds}), {self.disconnects} disconnects with {self.open_at_disconnects} open, "
-            f"{self.lost_answers} answers lost, {self.resent} resent ({self.resends_per_open:.3f} per open image), "
+            f"{self.lost_answers} answers lost, {self.resent} resent{share}, "
             f"{self.billed_again} billed again, {self.late} late, {self.foreign} foreign, "
             f"{self.missing} missing, {self.twice} twice, {self.seconds:.0f} s of virtual time"
         )
