@@ -28,10 +28,13 @@ class Scenario(Protocol):
 
 
 def names() -> dict[str, str]:
-    """Scenario id, as ``S1``, to the name of its module, in order; ``stages`` is the profile of one image."""
+    """Scenario id, as ``S1``, to the name of its module, in order.
+
+    Two have no number: ``builds`` is S3 with Pillow-SIMD, ``stages`` the profile of one image.
+    """
     found = sorted(module.name for module in pkgutil.iter_modules(benchmarks.__path__))
     modules = [name for name in found if name[0] == "s" and name[1:3].isdigit()]
-    return {f"S{int(name[1:3])}": name for name in modules} | {"stages": "stages"}
+    return {f"S{int(name[1:3])}": name for name in modules} | {"builds": "builds", "stages": "stages"}
 
 
 def title(name: str) -> str:
