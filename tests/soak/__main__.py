@@ -33,7 +33,7 @@ from athena_async.emulator.process import EmulatorProcess
 from athena_async.events import Event, StreamClosed
 from athena_async.stats import ClientStats
 from tests.faults.proxy import FaultProxy
-from tests.soak.watch import MiB, Sample, Watch, slope, take
+from tests.soak.watch import MiB, Sample, Watch, slope, take, trim
 
 _QUIET_S = 20.0
 _MODEL = {"fixed_s": 0.02, "per_image_s": 0.0005, "parallelism": 16}
@@ -202,6 +202,7 @@ class Run:
     samples: list[Sample]
     before: Sample
     after: Sample
+    left_bytes: int
     stats: ClientStats
     billed: int
     billed_images: int
@@ -248,7 +249,8 @@ class Run:
             f"emulator's; late answers {self.stats.late_count}",
             f"resident memory at each quarter {', '.join(f'{mib:.0f}' for mib in quarters)} MiB",
             f"resident memory {min(resident):.0f} to {max(resident):.0f} MiB, "
-            f"{slope(samples) * 60 / MiB:+.2f} MiB a minute over the later two thirds",
+            f"{slope(samples) * 60 / MiB:+.2f} MiB a minute over the later two thirds; "
+            f"{self.left_bytes / MiB:.0f} MiB once the client is closed and malloc gave back what it keeps",
             f"tasks {min(tasks)} to {max(tasks)}, {self.before.tasks} before and {self.after.tasks} after",
             f"threads {min(threads)} to {max(threads)}, {self.before.threads} before and {self.after.threads} after",
             f"descriptors {min(descriptors)} to {max(descriptors)}, {self.before.descriptors} before and "
@@ -283,11 +285,25 @@ async def soak(minutes: float, seed: int, pace_per_s: float) -> Run:
                 await asyncio.wait_for(work, 60.0 + _QUIET_S)
                 watching.cancel()
                 stats = client.stats()
+            trim()
+            left_bytes = take().resident_bytes
         sends = Counter(row["correlation_id"] for row in await asyncio.to_thread(emulator.audit) if row["billed"])
     await asyncio.get_running_loop().shutdown_default_executor()
     await asyncio.sleep(1.0)  # Core's own threads and sockets end a little later
     after = take()
-    return Run(account, dealt, watch.samples, before, after, stats, sends.total(), len(sends), lost["images"], minutes)
+    return Run(
+        account,
+        dealt,
+        watch.samples,
+        before,
+        after,
+        left_bytes,
+        stats,
+        sends.total(),
+        len(sends),
+        lost["images"],
+        minutes,
+    )
 
 
 def main() -> int:
