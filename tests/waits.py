@@ -22,7 +22,9 @@ async def until(holds: Callable[[], bool], limit_s: float = 10.0, otherwise: str
 async def soon(awaited: Awaitable[T], limit_s: float = 5.0, otherwise: str = "it did not end") -> T:
     """What is awaited returns; fails with ``otherwise`` beyond ``limit_s``."""
     try:
-        async with asyncio.timeout(limit_s):
+        async with asyncio.timeout(limit_s) as limit:
             return await awaited
     except TimeoutError:
+        if not limit.expired():
+            raise
         raise AssertionError(f"{otherwise} within {limit_s:g} s") from None

@@ -15,9 +15,14 @@ _T = TypeVar("_T")
 # Youngest, middle and oldest generation of the garbage collector. Images make many objects and next to no cycles.
 _GC_THRESHOLDS = (50_000, 20, 100)
 
-# Options of mallopt(3), their values in bytes, and the environment by which a user sets them: that stands.
-_MALLOC_OPTIONS = ((-3, 128 * 1024 * 1024), (-1, 256 * 1024 * 1024))  # M_MMAP_THRESHOLD, M_TRIM_THRESHOLD
-_MALLOC_ENVIRONMENT = ("MALLOC_", "GLIBC_TUNABLES")
+# mallopt(3): option numbers, sizes in bytes, and the environment by which a user sets them, which stands.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+_MMAP_THRESHOLDS = (128 * 1024 * 1024, 32 * 1024 * 1024)
+"""The first that is accepted; older versions take no more than the second."""
+_TRIM_THRESHOLD = 256 * 1024 * 1024
+_MALLOC_ENVIRONMENT = {
+    "GLIBC_TUNABLES", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_", "MALLOC_TOP_PAD_", "MALLOC_TRIM_THRESHOLD_",
+}  # fmt: skip
 
 
 def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
@@ -26,9 +31,10 @@ def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
     While it runs the garbage collector looks less often: with Python's own thresholds it takes 15 to 25 % of the time
     of hash-only inputs, growing with what the program holds.
 
-    From then on glibc's malloc keeps up to 256 MiB of freed memory for what comes next, unless the environment says
-    otherwise: by its defaults a decoded photograph of 12 megapixels is mapped and zeroed page by page, each time, which
-    takes as long as decoding it. A program that does not want this, or the above, uses `asyncio.run`.
+    From then on glibc's malloc keeps freed memory for what comes next, up to 256 MiB and 64 MiB for each thread that
+    decodes, unless the environment says otherwise: by its defaults a decoded photograph of 12 megapixels is mapped and
+    zeroed page by page, each time, which takes as long as decoding it. A program that does not want this, or the
+    above, uses `asyncio.run`.
 
     The loop policy is never touched: loops that the program makes otherwise are its own affair.
     As with `asyncio.run`, Ctrl-C cancels ``main``, and tasks that are left are cancelled at its end.
@@ -52,12 +58,12 @@ def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
 
 def _keep_freed_memory() -> None:
     """Where malloc is not glibc's there is no such function, or one that does nothing."""
-    if sys.platform != "linux" or any(name.startswith(_MALLOC_ENVIRONMENT) for name in os.environ):
+    if sys.platform != "linux" or not _MALLOC_ENVIRONMENT.isdisjoint(os.environ):
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        for option, size_bytes in _MALLOC_OPTIONS:
-            mallopt(option, size_bytes)
+    # Either option ends malloc's own adjustment of both, so they are set together or not at all.
+    if mallopt is not None and any(mallopt(_M_MMAP_THRESHOLD, size_bytes) for size_bytes in _MMAP_THRESHOLDS):
+        mallopt(_M_TRIM_THRESHOLD, _TRIM_THRESHOLD)
 
 
 def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:

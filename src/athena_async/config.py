@@ -107,7 +107,7 @@ class PoolConfig:
         idle_timeout_s: a stream without images for so long is closed; 0 keeps streams open.
         max_age_s: a channel is renewed at about this age (20 % jitter); 0 never.
         ping_interval_s, ping_timeout_s: HTTP/2 keep-alive while a stream is open; a dead peer is
-            noticed after their sum, in which a slow link must carry the largest image.
+            noticed after their sum; a link must be able to carry the largest image in that time.
         silence_timeout_s: a channel with unanswered images and no answer for so long is taken for stuck.
         probe_interval_s: ListDeployments is asked this often as health probe while an endpoint is
             ejected or images wait after a disconnect.

@@ -181,7 +181,7 @@ async def _plan(emulator: EmulatorProcess, plan: dict[str, object], seconds: flo
         await asyncio.shield(begun)
         await asyncio.sleep(seconds)
     finally:
-        await begun
+        await asyncio.wait({begun})
         await asyncio.shield(_ask(emulator, "PATCH", "/faults", {name: type(value)() for name, value in plan.items()}))
 
 
