@@ -102,7 +102,11 @@ class Flow:
         pool: Pool[Session] = Pool(config.endpoints, config.pool, self.health, rng)
         self.fleet = Fleet(pool, self.health, config.pool, self._session_settings(), access, self._fleet_hooks(), rng)
         self.batcher: Batcher[Session] = Batcher(
-            self.controllers, lambda room: pool.pick(self._clock(), room), self.fleet.sent, config.batching.linger_s
+            self.controllers,
+            lambda room: pool.pick(self._clock(), room),
+            self.fleet.sent,
+            config.batching.linger_s,
+            self.fleet.in_flight_limit,
         )
 
     def __repr__(self) -> str:

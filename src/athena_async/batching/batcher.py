@@ -48,11 +48,13 @@ class Batcher(Generic[RouteT]):
         pick: Callable[[Callable[[RouteT], bool]], RouteT | None],
         sent: Callable[[RouteT, Batch], None],
         linger_s: float,
+        in_flight_limit: Callable[[str, int], int] = lambda _endpoint, planned: planned,
     ) -> None:
         self._loads = {endpoint: _Load(controller) for endpoint, controller in controllers.items()}
         self._pick = pick
         self._sent = sent
         self._linger_s = linger_s
+        self._in_flight_limit = in_flight_limit
         self._ready: deque[Ticket] = deque()
         self._ready_bytes = 0
         self._paused = 0
@@ -117,7 +119,7 @@ class Batcher(Generic[RouteT]):
             if route is None:
                 return
             load = self._loads[route.endpoint]
-            if not self._is_due(load, now):
+            if not self._is_due(load, route, now):
                 return
             batch = self._take(load, route, now)
             load.in_flight += 1
@@ -138,9 +140,12 @@ class Batcher(Generic[RouteT]):
 
     def _has_room(self, route: RouteT) -> bool:
         load = self._loads[route.endpoint]
-        return load.in_flight < load.controller.plan(asyncio.get_running_loop().time()).in_flight
+        planned = load.controller.plan(asyncio.get_running_loop().time()).in_flight
+        return load.in_flight < self._in_flight_limit(route.endpoint, planned)
 
-    def _is_due(self, load: _Load, now: float) -> bool:
+    def _is_due(self, load: _Load, route: RouteT, now: float) -> bool:
+        planned = load.controller.plan(now).in_flight
+        extra = self._in_flight_limit(route.endpoint, planned) - planned  # for batches that do not count
         oldest_s = self._ready[0].ready_s
         waited_s = now - oldest_s
         if now >= oldest_s + self._linger_s:  # the timer's own sum, which the difference can miss by a rounding
@@ -149,7 +154,7 @@ class Batcher(Generic[RouteT]):
             ready_images=len(self._ready),
             ready_bytes=self._ready_bytes,
             oldest_wait_s=waited_s,
-            in_flight=load.in_flight,
+            in_flight=max(0, load.in_flight - extra),
         )
         if not due and self._timer is None:
             loop = asyncio.get_running_loop()

@@ -28,6 +28,7 @@ class Lane(Protocol):
     outstanding_images: int
     created_s: float
     used_s: float
+    stalled: bool
 
     @property
     def ready(self) -> bool: ...
@@ -154,7 +155,10 @@ class Pool(Generic[LaneT]):
     def _resize(self, endpoint: str, lasting: list[_Member[LaneT]], now: float, waiting: bool) -> None:
         """Grows on unacknowledged bytes, one channel at a time; shrinks after quiet."""
         config = self._config
-        full = bool(lasting) and all(m.lane.outstanding_bytes >= config.grow_unacked_bytes for m in lasting)
+        # What a stream that hangs does not acknowledge, others would not either.
+        full = bool(lasting) and all(
+            m.lane.outstanding_bytes >= config.grow_unacked_bytes and not m.lane.stalled for m in lasting
+        )
         if full and waiting and len(lasting) == self._wanted[endpoint] < config.max_channels:
             self._wanted[endpoint] += 1
             self._grown_s[endpoint] = now

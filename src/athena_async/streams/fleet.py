@@ -50,7 +50,7 @@ class FleetHooks:
     answered: Callable[[Session, Batch, float], None]
     """A batch is complete: session, batch, its latency in seconds."""
     batch_over: Callable[[str], None]
-    """A batch to the endpoint holds room in flight no more."""
+    """A batch to the endpoint is in flight no more, answered or given up."""
     congested: Callable[[str], None]
     overdue: Callable[[list[Batch]], None]
     reading: Callable[[bool], None]
@@ -89,6 +89,8 @@ class Fleet:
         self._channel_ids = itertools.count(1)
         self._left = asyncio.Event()
         self._owed_count = 0
+        self._stalls: dict[str, bool] = {}
+        """Endpoints with a stream that hangs, and whether anything was heard on another lately."""
         self._start: StartSoon | None = None
         self._turned_away: dict[str, CallFailed] = {}
         self._session_hooks = Hooks(
@@ -164,13 +166,12 @@ class Fleet:
         now = self._clock()
         silence_s = max(self._config.silence_timeout_s, _SILENT_LATENCIES * usual_latency_s)
         stalled_s = max(_STALLED_MIN_S, _SILENT_LATENCIES * usual_latency_s)
+        self._watch_stalls(now, stalled_s)
         overdue: list[Batch] = []
         for session in self.pool.lanes():
             if session.is_going_away:
                 self.pool.retire(session, "server going away")
-            silent_s = session.silent_s(now)
-            self._watch_stall(session, silent_s > stalled_s)
-            if silent_s > silence_s:
+            if session.silent_s(now) > silence_s:
                 self._give_up(session, now, silence_s)
                 continue
             overdue.extend(
@@ -191,19 +192,28 @@ class Fleet:
         self._ejected(self._health.failed(session.endpoint, reason, now, at_once=now - heard_s > silence_s))
         session.abandon_call(reason)
 
-    def _watch_stall(self, session: Session, stalled: bool) -> None:
-        """A stream that is silent while it owes answers gets no batch, and the room of those it has goes to others.
+    def in_flight_limit(self, endpoint: str, planned: int) -> int:
+        """How many batches the endpoint may have unanswered, where ``planned`` are right for it.
 
-        Otherwise one stream that hangs would hold its endpoint's whole room in flight until it is given up. Where all
-        streams of the endpoint hang there is nobody to use the room: a slow service is not sent more for being slow.
+        Those on streams that hang do not count: otherwise one such stream would hold the whole room until it is given
+        up. But where nothing is heard on the others either, one batch may ask whether they hang too, and no more: a
+        slow service is not sent more for being slow.
         """
-        session.stalled = stalled
-        if not stalled:
-            return
-        for batch in session.batches:
-            if batch.holds_room:
-                batch.holds_room = False
-                self._hooks.batch_over(session.endpoint)
+        heard = self._stalls.get(endpoint)
+        if heard is None:
+            return planned
+        lanes = [session for session in self.pool.lanes() if session.endpoint == endpoint]
+        stuck = sum(len(session.batches) for session in lanes if session.stalled)
+        return max(planned, stuck + (planned if heard else 1))
+
+    def _watch_stalls(self, now: float, stalled_s: float) -> None:
+        lanes = self.pool.lanes()
+        for session in lanes:
+            session.stalled = session.silent_s(now) > stalled_s
+        self._stalls = {
+            endpoint: any(now - session.heard_s <= stalled_s for session in lanes if session.endpoint == endpoint)
+            for endpoint in {session.endpoint for session in lanes if session.stalled}
+        }
 
     @staticmethod
     def _is_overdue(batch: Batch, now: float, grace_s: float, silence_s: float, shared: bool) -> bool:
@@ -327,11 +337,10 @@ class Fleet:
             )
         )
 
-    def _batch_over(self, session: Session, batch: Batch) -> None:
+    def _batch_over(self, session: Session, _batch: Batch) -> None:
         # A probe that is given up must not keep its endpoint waiting; one that was answered is told of next.
         self._health.probe_dropped(session.endpoint)
-        if batch.holds_room:
-            self._hooks.batch_over(session.endpoint)
+        self._hooks.batch_over(session.endpoint)
 
     def _lost(self, session: Session, loss: Loss) -> None:
         failure = loss.failure

@@ -25,11 +25,12 @@ class Sink(Protocol):
 class Ticket:
     """One accepted image.
 
-    Invariants: settled once and never again; in at most one batch; ``is_new`` until a stream's writer took it,
-    whatever became of that; ``attempts`` counts the batches and single calls that carried it; ``last_error`` is the
-    service's last word on the first ``erred_attempts`` of them, later ones are unanswered; ``heard`` once it was handed
-    to a hearing, which alone sends it from then on; ``frame`` is there from preparation to settlement, so that it can
-    be sent again, and ``source`` until then.
+    Invariants: settled once and never again; in at most one batch; ``attempts`` counts the batches and single calls
+    that carried it, and ``counted_attempts`` those that were counted, as a first send or as a resend, when a writer
+    took them: one that comes back unread is not counted again; ``last_error`` is the service's last word on the
+    first ``erred_attempts`` of them, later ones are unanswered; ``heard`` once it was handed to a hearing, which
+    alone sends it from then on; ``frame`` is there from preparation to settlement, so that it can be sent again,
+    and ``source`` until then.
     """
 
     __slots__ = (
@@ -38,13 +39,13 @@ class Ticket:
         "attempts",
         "batch",
         "correlation_id",
+        "counted_attempts",
         "deadline_s",
         "erred_attempts",
         "frame",
         "frame_bytes",
         "heard",
         "index",
-        "is_new",
         "last_error",
         "model_errors",
         "ready_s",
@@ -77,7 +78,7 @@ class Ticket:
         self.frame: Frame | None = None
         self.frame_bytes = 0
         self.batch: Batch | None = None
-        self.is_new = True
+        self.counted_attempts = 0
         self.attempts = 0
         self.model_errors = 0
         self.last_error: ServiceError | None = None
@@ -176,14 +177,12 @@ class Batch:
         in_flight, queue_depth: batches unanswered on the endpoint, this one included, and images left waiting, at
             that time.
         written: whether the stream's writer took it; before, it is known not to be sent.
-        holds_room: whether it counts towards what its endpoint may have in flight.
         new_count, resent: how many of its images no writer took before, and how many had been sent before; known once
             it is written, since until then some may be settled, and all may come back unsent.
     """
 
     __slots__ = (
         "carrier",
-        "holds_room",
         "in_flight",
         "new_count",
         "open_count",
@@ -211,7 +210,6 @@ class Batch:
         self.carrier = carrier
         self.open_count = len(tickets)
         self.written = False
-        self.holds_room = True
         self.sent_s = now
         self.progress_s = now
         self.in_flight = in_flight
@@ -234,9 +232,10 @@ class Batch:
         self.written = True
         leaving = self.open_tickets()
         for ticket in leaving:
-            self.new_count += ticket.is_new
-            self.resent += ticket.attempts > 1
-            ticket.is_new = False
+            if ticket.attempts > ticket.counted_attempts:
+                self.new_count += not ticket.counted_attempts
+                self.resent += ticket.attempts > 1
+                ticket.counted_attempts = ticket.attempts
         return [ticket.frame for ticket in leaving if ticket.frame is not None]
 
     def answered(self, ticket: Ticket, now: float) -> None:

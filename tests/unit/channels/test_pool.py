@@ -20,6 +20,7 @@ class Lane:
     outstanding_images: int = 0
     created_s: float = 0.0
     used_s: float = 0.0
+    stalled: bool = False
     ready: bool = True
 
     def __repr__(self) -> str:
@@ -81,6 +82,17 @@ def test_a_lane_that_ended_is_replaced_only_for_work() -> None:
     assert bench.ids() == [2]
     bench.adjust()
     assert bench.ids() == [2, 3]
+
+
+def test_does_not_grow_for_a_lane_that_hangs() -> None:
+    bench = Bench(channels=1, max_channels=3, grow_unacked_bytes=8 * MiB)
+    bench.adjust()
+    bench.opened[0].outstanding_bytes, bench.opened[0].stalled = 8 * MiB, True
+    bench.adjust()
+    assert len(bench.pool) == 1
+    bench.opened[0].stalled = False
+    bench.adjust()
+    assert len(bench.pool) == 2
 
 
 def test_grows_one_at_a_time_while_every_lane_is_full_and_images_wait() -> None:

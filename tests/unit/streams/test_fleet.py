@@ -341,20 +341,40 @@ def test_a_stream_that_hangs_gives_its_room_to_others_until_it_answers() -> None
     async def scene(bench: Bench) -> None:
         bench.fleet.demand()
         await settle()
+        hanging = bench.session()
         first, second = bench.send("a"), bench.send("b")
         await asyncio.sleep(0.9)
         bench.fleet.watch(0.05, 1.0, shared=False)
-        assert bench.session().ready
-        assert bench.over == []
+        assert (hanging.ready, bench.fleet.in_flight_limit("a:1", 4)) == (True, 4)
         await asyncio.sleep(0.2)
         bench.fleet.watch(0.05, 1.0, shared=False)
+        assert (hanging.ready, bench.fleet.in_flight_limit("a:1", 4)) == (False, 4)
+        assert bench.fleet.in_flight_limit("a:1", 1) == 3, "nothing is heard elsewhere: one batch may try"
+        bench.fleet.renew("test")
+        await settle()
+        other = bench.send("c")
+        assert bench.session() is not hanging
+        bench.answer(other)
         bench.fleet.watch(0.05, 1.0, shared=False)
-        assert not bench.session().ready
-        assert bench.over == ["a:1", "a:1"], "the room of both batches is free, once"
+        assert bench.fleet.in_flight_limit("a:1", 4) == 6, "the others answer: they may use all of it"
         bench.answer(first)
-        assert bench.session().ready
+        assert bench.fleet.in_flight_limit("a:1", 4) == 4, "it counts again at once"
         bench.answer(second)
-        assert bench.over == ["a:1", "a:1"]
+
+    play(Bench, scene)
+
+
+def test_a_service_that_is_silent_on_every_stream_gets_no_more_than_one_batch_more() -> None:
+    async def scene(bench: Bench) -> None:
+        bench.fleet.demand()
+        await settle()
+        batches = [bench.send("a"), bench.send("b")]
+        for _ in range(5):
+            await asyncio.sleep(1.1)
+            bench.fleet.watch(0.05, 1.0, shared=False)
+            assert bench.fleet.in_flight_limit("a:1", 2) == 3
+        for batch in batches:
+            bench.answer(batch)
 
     play(Bench, scene)
 

@@ -57,6 +57,12 @@ def test_what_leaves_is_what_is_still_open_and_is_new_once() -> None:
     second = batch_of([a, c])
     second.leave()
     assert (second.new_count, second.resent) == (0, 1)
+    third = batch_of([a, c])
+    third.leave()
+    c.attempts -= 1  # unread once more: the resend was counted
+    fourth = batch_of([c])
+    fourth.leave()
+    assert (third.resent, fourth.new_count, fourth.resent) == (2, 0, 0)
 
 
 def test_a_settled_image_holds_no_bytes() -> None:
