@@ -17,7 +17,7 @@ WITH_ITEMS = "hand-rolled, building requests from hashes and keeping answers by 
 
 async def run(scale: Scale) -> Report:
     report = Report()
-    count = scale.pick(100_000, 15_000)
+    count = scale.pick(100_000, 12_000)
     async with children.start("benchmarks.server") as sink:
         best = await _best_batch(sink.endpoint, count // 4)
         for batch in (None, 10, 50, 200):

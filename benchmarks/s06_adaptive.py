@@ -154,7 +154,7 @@ async def _adaptive(server: Server, profile: Profile, scale: Scale) -> tuple[Out
 
 
 def _course(scale: Scale) -> Course:
-    return scale.pick(Course(6.0, 12.0), Course(2.0, 2.5))
+    return scale.pick(Course(6.0, 12.0), Course(1.5, 2.0))
 
 
 async def _best_fixed(server: Server, profile: Profile, scale: Scale) -> tuple[Outcome, str]:
