@@ -87,21 +87,24 @@ class Engine:
         if self._closed:
             self._refuse(tickets)
             return
-        failed = list(self.flow.accept(tickets))
-        duplicates = {id(ticket) for ticket, _ in failed}
+        failed = self.flow.accept(tickets)
+        if failed:
+            duplicates = {id(ticket) for ticket, _ in failed}
+            tickets = [ticket for ticket in tickets if id(ticket) not in duplicates]
         encoding = self.flow.encoding_now()
+        is_cheap, prepare_inline = self.workers.is_cheap, self.workers.prepare_inline
         ready: list[Ticket] = []
         for ticket in tickets:
-            if not self.workers.is_cheap(ticket.source, encoding):
-                if id(ticket) not in duplicates:
-                    self.preparation.submit(ticket)
-            elif id(ticket) not in duplicates:
-                frame = self.workers.prepare_inline(ticket.source, ticket.affiliate, ticket.correlation_id)
-                if isinstance(frame, ClassificationError):
-                    failed.append((ticket, frame))
-                else:
-                    ticket.prepared(frame)
-                    ready.append(ticket)
+            source = ticket.source
+            if not is_cheap(source, encoding):
+                self.preparation.submit(ticket)
+                continue
+            frame = prepare_inline(source, ticket.affiliate, ticket.correlation_id)
+            if isinstance(frame, ClassificationError):
+                failed.append((ticket, frame))
+            else:
+                ticket.prepared(frame)
+                ready.append(ticket)
         self.flow.prepared(ready, failed)
 
     def abandon(self, sink: Sink) -> None:

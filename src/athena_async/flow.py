@@ -130,7 +130,7 @@ class Flow:
         """
         return self.batcher.ready_bytes + self.fleet.unwritten_bytes < _AHEAD_BYTES
 
-    def accept(self, tickets: Sequence[Ticket]) -> Failed:
+    def accept(self, tickets: Sequence[Ticket]) -> list[tuple[Ticket, ClassificationError]]:
         """Takes in images that hold places in the limit. Returns those whose id is in flight already."""
         self.empty.clear()
         self.settlement.totals.accepted_count += len(tickets)
@@ -159,8 +159,9 @@ class Flow:
         """The place that was taken for an estimate becomes that of the frame."""
         difference_bytes = 0
         for ticket in tickets:
-            difference_bytes += ticket.frame_bytes - ticket.reserved_bytes
-            ticket.reserved_bytes = ticket.frame_bytes
+            frame_bytes = ticket.frame_bytes
+            difference_bytes += frame_bytes - ticket.reserved_bytes
+            ticket.reserved_bytes = frame_bytes
         self.limit.adjust(difference_bytes)
 
     def tick(self, late_s: float) -> None:

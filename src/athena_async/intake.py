@@ -86,7 +86,7 @@ class Intake:
             await self._rate.acquire()
         await engine.flow.limit.acquire(source.estimate_bytes)
         try:
-            ticket = self._ticket(source, 0, _NO_SINK)
+            ticket = self._ticket(source, 0, _NO_SINK, self._clock())
             items = [(source, ticket.affiliate, ticket.correlation_id)]
             frame = (await engine.workers.prepare(items, engine.flow.encoding_now()))[0]
             if isinstance(frame, ClassificationError):
@@ -129,6 +129,8 @@ class Intake:
         """Returns how many there were. Each is let in before the next is asked for: what waits here is one image."""
         accepted: list[Ticket] = []
         count = 0
+        rate, limit = self._rate, self._engine.flow.limit
+        now = self._clock()
         try:
             for image in images:
                 count += 1
@@ -137,16 +139,17 @@ class Intake:
                 except ClassificationError as error:
                     sink.deliver(_rejected(error, sink.expect()))
                     continue
-                # Those before it must not wait with it.
-                if self._rate is not None and not self._rate.has_capacity():
+                if rate is not None:
+                    if not rate.has_capacity():
+                        accepted = self._submit(accepted)  # those before it must not wait with it
+                    await rate.acquire()
+                    now = self._clock()
+                if not limit.try_acquire(source.estimate_bytes):
                     accepted = self._submit(accepted)
-                if self._rate is not None:
-                    await self._rate.acquire()
-                if not self._engine.flow.limit.try_acquire(source.estimate_bytes):
-                    accepted = self._submit(accepted)
-                    await self._engine.flow.limit.acquire(source.estimate_bytes)
+                    await limit.acquire(source.estimate_bytes)
+                    now = self._clock()
                 # Expected only now: an image that is not let in has no result that the sink could wait for.
-                accepted.append(self._ticket(source, sink.expect(), sink))
+                accepted.append(self._ticket(source, sink.expect(), sink, now))
         finally:
             self._submit(accepted)
         return count
@@ -157,8 +160,7 @@ class Intake:
             self._engine.submit(accepted)
         return []
 
-    def _ticket(self, source: Source, index: int, sink: IndexedSink) -> Ticket:
-        now = self._clock()
+    def _ticket(self, source: Source, index: int, sink: IndexedSink, now: float) -> Ticket:
         return Ticket(
             source.correlation_id or self._engine.flow.ids.next(),
             index,

@@ -126,6 +126,7 @@ class Response(NamedTuple):
 _new = tuple.__new__
 _OUTPUTS_TAG, _OUTPUT_ID_TAG = 0x12, 0x0A  # ClassifyResponse.outputs = 2, ClassificationOutput.correlation_id = 1
 _INPUTS_TAG = b"\x12"  # ClassifyRequest.inputs = 2, length-delimited
+_UNCOMPRESSED_FIELD = b"\x18\x01"  # ClassificationInput.encoding = 3, a varint
 _DATA_TAG = b"\x22"  # ClassificationInput.data = 4, length-delimited
 # ClassificationInput.hashes = 6: length, then value = 1 (as many hexadecimal digits as the hash has), then type = 2.
 _MD5_HEAD, _MD5_TAIL = b"\x32\x24\x0a\x20", b"\x10\x01"
@@ -149,31 +150,46 @@ def frame_input(affiliate: str, correlation_id: str, payload: Payload) -> Frame:
     The fields are written by hand, in the order of their numbers but for the data, which comes last: 2.4 times faster
     than building a message for each image. A test compares the bytes with protobuf's own.
     """
-    fields = _affiliate_field(affiliate) + _text_field(b"\x12", correlation_id)
+    fields = b""
     if payload.encoding:
         fields += b"\x18%c" % payload.encoding
     if payload.format:
         fields += b"\x28%c" % payload.format
-    for value in payload.md5:
-        fields += _MD5_HEAD + value.encode() + _MD5_TAIL
-    for value in payload.sha1:
-        fields += _SHA1_HEAD + value.encode() + _SHA1_TAIL
+    fields += _hash_fields(payload.md5, payload.sha1)
     size = len(payload.data)
     if size:
         fields += _DATA_TAG + _varint(size)
-    prefix = _INPUTS_TAG + _varint(len(fields) + size)
-    return Frame(prefix + fields, payload.data, len(prefix), payload.original_bytes)
+    name = correlation_id.encode()
+    begin, prefix_bytes = _beginning(affiliate, len(name), len(fields) + size)
+    return Frame(begin + name + fields, payload.data, prefix_bytes, payload.original_bytes)
 
 
-@lru_cache(maxsize=1024)
-def _affiliate_field(affiliate: str) -> bytes:
-    return _text_field(b"\x0a", affiliate) if affiliate else b""
+def frame_hashes(affiliate: str, correlation_id: str, md5: tuple[str, ...], sha1: tuple[str, ...]) -> Frame:
+    """Serializes an input without data: the same bytes as `frame_input`, without a payload made for them."""
+    fields = _UNCOMPRESSED_FIELD + _hash_fields(md5, sha1)
+    name = correlation_id.encode()
+    begin, prefix_bytes = _beginning(affiliate, len(name), len(fields))
+    return Frame(begin + name + fields, b"", prefix_bytes)
 
 
-def _text_field(tag: bytes, value: str) -> bytes:
-    encoded = value.encode()
-    size = len(encoded)
-    return tag + (b"%c" % size if size < 0x80 else _varint(size)) + encoded
+def _hash_fields(md5: tuple[str, ...], sha1: tuple[str, ...]) -> bytes:
+    fields = b""
+    for value in md5:
+        fields += _MD5_HEAD + value.encode() + _MD5_TAIL
+    for value in sha1:
+        fields += _SHA1_HEAD + value.encode() + _SHA1_TAIL
+    return fields
+
+
+@lru_cache(maxsize=4096)
+def _beginning(affiliate: str, name_bytes: int, rest_bytes: int) -> tuple[bytes, int]:
+    """What comes before a correlation id of ``name_bytes``, alike for most inputs: tag and length of the input, the
+    affiliate, tag and length of the id; and how many of these bytes place the input in a request."""
+    encoded = affiliate.encode()
+    fields = b"\x0a" + _varint(len(encoded)) + encoded if encoded else b""
+    fields += b"\x12" + _varint(name_bytes)
+    prefix = _INPUTS_TAG + _varint(len(fields) + name_bytes + rest_bytes)
+    return prefix + fields, len(prefix)
 
 
 def request_head(deployment_id: str) -> bytes:

@@ -79,10 +79,11 @@ class Batcher(Generic[RouteT]):
     def offer(self, tickets: Iterable[Ticket], now: float) -> None:
         """Appends prepared images and lets leave what may."""
         size_bytes = 0
+        append = self._ready.append
         for ticket in tickets:
             ticket.ready_s = now
             size_bytes += ticket.frame_bytes
-            self._ready.append(ticket)
+            append(ticket)
         self._ready_bytes += size_bytes
         self.pump(now)
 
@@ -115,7 +116,7 @@ class Batcher(Generic[RouteT]):
     def pump(self, now: float) -> None:
         """Hands out batches until none is due or no channel has room."""
         while not self._paused and self._drop_settled():
-            route = self._pick(self._has_room)
+            route = self._pick(lambda route: self._has_room(route, now))
             if route is None:
                 return
             load = self._loads[route.endpoint]
@@ -138,9 +139,9 @@ class Batcher(Generic[RouteT]):
             self._ready_bytes -= self._ready.popleft().frame_bytes
         return bool(self._ready)
 
-    def _has_room(self, route: RouteT) -> bool:
+    def _has_room(self, route: RouteT, now: float) -> bool:
         load = self._loads[route.endpoint]
-        planned = load.controller.plan(asyncio.get_running_loop().time()).in_flight
+        planned = load.controller.plan(now).in_flight
         return load.in_flight < self._in_flight_limit(route.endpoint, planned)
 
     def _is_due(self, load: _Load, route: RouteT, now: float) -> bool:
@@ -167,13 +168,18 @@ class Batcher(Generic[RouteT]):
 
     def _take(self, load: _Load, route: RouteT, now: float) -> Batch:
         plan = load.controller.plan(now)
+        ready, room, room_bytes = self._ready, plan.images, plan.size_bytes
         tickets: list[Ticket] = []
         size_bytes = 0
-        while len(tickets) < plan.images and self._drop_settled():
-            ticket = self._ready[0]
-            if tickets and size_bytes + ticket.frame_bytes > plan.size_bytes:
+        while room and ready:
+            ticket = ready[0]
+            if ticket.settled:
+                self._drop_settled()
+                continue
+            if tickets and size_bytes + ticket.frame_bytes > room_bytes:
                 break
-            tickets.append(self._ready.popleft())
+            tickets.append(ready.popleft())
             size_bytes += ticket.frame_bytes
+            room -= 1
         self._ready_bytes -= size_bytes
         return Batch(tickets, size_bytes, route, now, in_flight=load.in_flight + 1, queue_depth=len(self._ready))

@@ -195,6 +195,7 @@ class GrpcTransport:
 class _GrpcStreamCall:
     def __init__(self, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
         self._call = call
+        self._write_message = getattr(getattr(call, "_cython_call", None), "send_serialized_message", None)
         self._cancelled = False
 
     async def connected(self) -> None:
@@ -215,9 +216,8 @@ class _GrpcStreamCall:
         self._call.cancel()
 
     async def _send(self, data: bytes) -> None:
-        """As the call's own ``write``, but leaves the server's status alone when it fails."""
-        await self._call.wait_for_connection()
-        send = getattr(getattr(self._call, "_cython_call", None), "send_serialized_message", None)
+        """As the call's own ``write`` once it is connected, but leaves the server's status alone when it fails."""
+        send = self._write_message
         if send is None or self._call.done():
             await self._call.write(data)
             return

@@ -93,7 +93,7 @@ def to_source(image: object) -> Source:
             or has a malformed hash or affiliate; CORRELATION_ID_INVALID for a malformed id. It carries
             the image's correlation id where that one is good.
     """
-    if type(image) is not ImageInput and not isinstance(image, ImageInput):
+    if not isinstance(image, ImageInput):
         return _from_strange(image)
     correlation_id = image.correlation_id
     if correlation_id is not None:
@@ -113,9 +113,8 @@ def _from_input(image: ImageInput) -> Source:
     md5 = () if image.md5 is None else _hashes("md5", image.md5, _is_md5, 32)
     sha1 = () if image.sha1 is None else _hashes("sha1", image.sha1, _is_sha1, 40)
     affiliate = image.affiliate
-    given: object = affiliate
-    if given is not None and not (given and isinstance(given, str) and _is_unicode(given)):
-        raise _invalid("ImageInput.affiliate must be a text that is not empty, or None")
+    if affiliate is not None:
+        _check_affiliate(affiliate)
     if image.data is None and image.path is None:
         if not md5 and not sha1:
             raise _invalid("ImageInput has nothing to classify: give data, path, md5 or sha1")
@@ -219,6 +218,11 @@ def _check_correlation_id(value: object) -> None:
         )
 
 
+def _check_affiliate(value: object) -> None:
+    if not (value and isinstance(value, str) and _is_unicode(value)):
+        raise _invalid("ImageInput.affiliate must be a text that is not empty, or None")
+
+
 def _is_unicode(value: str) -> bool:
     """Whether it can be sent: undecodable file names have lone surrogates in them."""
     try:
@@ -230,7 +234,7 @@ def _is_unicode(value: str) -> bool:
 
 def _hashes(name: str, given: Any, is_hash: Any, digits: int) -> tuple[str, ...]:
     if isinstance(given, str):
-        return (_lower_hex(name, given, is_hash, digits),)
+        return (given.lower() if is_hash(given) else _lower_hex(name, given, is_hash, digits),)
     if isinstance(given, bytes) or not isinstance(given, Iterable):
         raise _invalid(f"ImageInput.{name} is a {type(given).__name__}, but must be a str or several of them")
     return tuple([_lower_hex(name, value, is_hash, digits) for value in given])

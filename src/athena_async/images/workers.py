@@ -28,8 +28,9 @@ Item = tuple[Source, str, str]
 
 Outcome = wire.Frame | ClassificationError
 
-_RAW, _NO_FORMAT = wire.ImageFormat.RAW_UINT8_BGR, wire.ImageFormat.UNSPECIFIED
-_UNCOMPRESSED = wire.Encoding.UNCOMPRESSED
+# Members of an enumeration are looked up by a call; these are asked for once an image.
+_HASHES, _ARRAY = Kind.HASHES, Kind.ARRAY
+_RAW, _UNCOMPRESSED = wire.ImageFormat.RAW_UINT8_BGR, wire.Encoding.UNCOMPRESSED
 
 CHUNK_WORK_S = 0.004
 BACKLOG_CHUNK_WORK_S = 0.012
@@ -101,22 +102,18 @@ class PreprocessWorkers:
     def is_cheap(self, source: Source, encoding: str) -> bool:
         """Whether `prepare_inline` takes it: microseconds of work, no byte of pixels touched."""
         kind = source.kind
-        return kind is Kind.HASHES or (
-            kind is Kind.ARRAY and encoding == "none" and memoryview(source.value).c_contiguous
-        )
+        return kind is _HASHES or (kind is _ARRAY and encoding == "none" and memoryview(source.value).c_contiguous)
 
     def prepare_inline(self, source: Source, affiliate: str, correlation_id: str) -> Outcome:
         """Prepares a cheap source on the event loop.
 
         An array is referred to, not copied: its owner must leave it alone until the image is answered.
         """
-        data: bytes | memoryview
-        if source.kind is Kind.ARRAY:
-            data, pixel_format = resize.contiguous(source.value), _RAW
-        else:
-            data, pixel_format = b"", _NO_FORMAT
-        payload = wire.Payload(data, pixel_format, _UNCOMPRESSED, source.md5, source.sha1)
         try:
+            if source.kind is _HASHES:
+                return wire.frame_hashes(affiliate, correlation_id, source.md5, source.sha1)
+            data = resize.contiguous(source.value)
+            payload = wire.Payload(data, _RAW, _UNCOMPRESSED, source.md5, source.sha1)
             return wire.frame_input(affiliate, correlation_id, payload)
         except Exception as error:  # noqa: BLE001 - one image must not take the loop with it
             message = f"serializing the image failed with {type(error).__name__}"

@@ -102,6 +102,7 @@ class Arbiter:
         recovered_count = 0
         answered: list[Ticket] = []
         results: list[tuple[Ticket, ClassificationResult]] = []
+        is_inquest = self._inquest is not None
         for ticket, answer in routed.matched:
             batch = ticket.batch
             if batch is not None:
@@ -112,8 +113,10 @@ class Arbiter:
                 # Its hearing asks for it; or this is again the error for which it waits to be resent.
                 late_count += 1
                 continue
-            answered.append(ticket)
-            result = self._judge(ticket, answer, now)
+            if is_inquest:
+                answered.append(ticket)
+            error = answer.error
+            result = ticket.classified(answer.classifications, now) if error is None else self._judge(ticket, error, now)
             if result is not None:
                 results.append((ticket, result))
         self._settlement.settle(results)
@@ -166,11 +169,8 @@ class Arbiter:
             self._resend_due(now)
         return self._expire(now)
 
-    def _judge(self, ticket: Ticket, answer: wire.Answer, now: float) -> ClassificationResult | None:
-        """The result, or None where the image will be sent again."""
-        error = answer.error
-        if error is None:
-            return ticket.classified(answer.classifications, now)
+    def _judge(self, ticket: Ticket, error: wire.ServiceError, now: float) -> ClassificationResult | None:
+        """The result of an image that was answered with an error, or None where it will be sent again."""
         if error.code is ErrorCode.CORRELATION_ID_INVALID and ticket.attempts > 1:
             # The id is taken by our own earlier send: the service works on it still, and will answer that.
             self.recovery.orphan([ticket], now)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import secrets
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from athena_async.streams.ticket import Ticket
@@ -20,7 +20,7 @@ _PREFIX_BYTES = 9  # 72 random bits: clients that share a deployment do not meet
 class Routed(NamedTuple):
     """What a response held, sorted."""
 
-    matched: list[tuple[Ticket, Answer]]
+    matched: Iterable[tuple[Ticket, Answer]]
     late_count: int
     foreign: list[Answer]
 
@@ -82,21 +82,19 @@ class Demultiplexer:
 
     def route(self, answers: Sequence[Answer]) -> Routed:
         """Sorts answers; removes nothing. Of two answers to one image in ``answers`` the first counts."""
-        matched: list[tuple[Ticket, Answer]] = []
+        matched: dict[Ticket, Answer] = {}
         foreign: list[Answer] = []
         late_count = 0
-        seen: set[str] = set()
+        find = self._open.get
         for answer in answers:
-            correlation_id = answer.correlation_id
-            ticket = self._open.get(correlation_id)
-            if ticket is not None and ticket.attempts and correlation_id not in seen:
-                seen.add(correlation_id)
-                matched.append((ticket, answer))
-            elif correlation_id in seen or self._is_ours(correlation_id):
+            ticket = find(answer.correlation_id)
+            if ticket is not None and ticket.attempts and ticket not in matched:
+                matched[ticket] = answer
+            elif ticket in matched or self._is_ours(answer.correlation_id):
                 late_count += 1
             else:
                 foreign.append(answer)
-        return Routed(matched, late_count, foreign)
+        return Routed(matched.items(), late_count, foreign)
 
     def _is_ours(self, correlation_id: str) -> bool:
         return correlation_id.startswith(self._own_prefix) or correlation_id in self._settled_ids

@@ -70,9 +70,11 @@ class Settlement:
             else:
                 outcomes[result.outcome] += 1
                 errors[result.error.code] += 1
-            slowest_s = max(slowest_s, result.latency_s)
-            if not ticket.sink.abandoned:
-                ticket.sink.deliver(result)
+            if result.latency_s > slowest_s:
+                slowest_s = result.latency_s
+            sink = ticket.sink
+            if not sink.abandoned:
+                sink.deliver(result)
         if classified:
             outcomes[Outcome.CLASSIFIED] = classified
         if images:

@@ -11,6 +11,8 @@ from athena_async.resilience.retry import message_is_retryable
 from athena_async.results import Classification, ClassificationResult, Outcome
 from athena_async.wire import Frame, ServiceError
 
+# A member of an enumeration is looked up by a call; this one is asked for once an image.
+_CLASSIFIED = Outcome.CLASSIFIED
 _GONE = Source(Kind.HASHES, None, 0)
 
 
@@ -93,7 +95,7 @@ class Ticket:
     def prepared(self, frame: Frame) -> None:
         """Preprocessing is over; the original is let go."""
         self.frame = frame
-        self.frame_bytes = frame.size_bytes
+        self.frame_bytes = len(frame.head) + len(frame.data)
         self.source = _GONE
 
     @property
@@ -124,13 +126,7 @@ class Ticket:
     def classified(self, classifications: tuple[Classification, ...], now: float) -> ClassificationResult:
         """The result of an image that the service classified."""
         return ClassificationResult(
-            self.correlation_id,
-            self.index,
-            Outcome.CLASSIFIED,
-            classifications,
-            None,
-            self.attempts,
-            now - self.accepted_s,
+            self.correlation_id, self.index, _CLASSIFIED, classifications, None, self.attempts, now - self.accepted_s
         )
 
     def result(
@@ -230,13 +226,16 @@ class Batch:
     def leave(self) -> list[Frame]:
         """The stream's writer takes it: returns the frames of those images that were not settled while it waited."""
         self.written = True
-        leaving = self.open_tickets()
-        for ticket in leaving:
-            if ticket.attempts > ticket.counted_attempts:
+        frames: list[Frame] = []
+        for ticket in self.open_tickets():
+            attempts = ticket.attempts
+            if attempts > ticket.counted_attempts:
                 self.new_count += not ticket.counted_attempts
-                self.resent += ticket.attempts > 1
-                ticket.counted_attempts = ticket.attempts
-        return [ticket.frame for ticket in leaving if ticket.frame is not None]
+                self.resent += attempts > 1
+                ticket.counted_attempts = attempts
+            if ticket.frame is not None:
+                frames.append(ticket.frame)
+        return frames
 
     def answered(self, ticket: Ticket, now: float) -> None:
         """One of the images has its answer."""
