@@ -233,6 +233,8 @@ def _plain_answers(data: bytes) -> list[Answer] | None:
     """
     answers: list[Answer] = []
     at, end = 0, len(data)
+    same = b""
+    classifications: tuple[Classification, ...] | None = ()
     try:
         while at < end:
             if data[at] != _OUTPUTS_TAG:
@@ -244,7 +246,9 @@ def _plain_answers(data: bytes) -> list[Answer] | None:
             rest_at = name_at + data[start + 1]
             if data[start] != _OUTPUT_ID_TAG or rest_at - name_at > 0x7F or size > 0x3FFF or not rest_at <= stop <= end:
                 return None
-            classifications = _classifications(data[rest_at:stop])
+            rest = data[rest_at:stop]
+            if rest != same:  # answers to hashes are all alike
+                same, classifications = rest, _classifications(rest)
             if classifications is None:
                 return None
             answers.append(_new(Answer, (data[name_at:rest_at].decode(), classifications, None)))

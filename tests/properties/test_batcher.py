@@ -130,8 +130,8 @@ class World:
         assert not [one for one in self.queue if not one.settled]
         assert (len(self.batcher), self.batcher.ready_bytes) == (0, 0)
 
-    def _pick(self, has_room: Callable[[Lane], bool]) -> Lane | None:
-        return next((lane for lane in self.lanes if has_room(lane)), None) if self.well else None
+    def _pick(self, has_room: Callable[[str], bool]) -> Lane | None:
+        return next((lane for lane in self.lanes if has_room(lane.endpoint)), None) if self.well else None
 
     def _ticket(self, size_bytes: int) -> Ticket:
         self.counter += 1

@@ -45,7 +45,7 @@ class Batcher(Generic[RouteT]):
     def __init__(
         self,
         controllers: dict[str, BatchController],
-        pick: Callable[[Callable[[RouteT], bool]], RouteT | None],
+        pick: Callable[[Callable[[str], bool]], RouteT | None],
         sent: Callable[[RouteT, Batch], None],
         linger_s: float,
         in_flight_limit: Callable[[str, int], int] = lambda _endpoint, planned: planned,
@@ -116,7 +116,7 @@ class Batcher(Generic[RouteT]):
     def pump(self, now: float) -> None:
         """Hands out batches until none is due or no channel has room."""
         while not self._paused and self._drop_settled():
-            route = self._pick(lambda route: self._has_room(route, now))
+            route = self._pick(lambda endpoint: self._has_room(endpoint, now))
             if route is None:
                 return
             load = self._loads[route.endpoint]
@@ -139,10 +139,10 @@ class Batcher(Generic[RouteT]):
             self._ready_bytes -= self._ready.popleft().frame_bytes
         return bool(self._ready)
 
-    def _has_room(self, route: RouteT, now: float) -> bool:
-        load = self._loads[route.endpoint]
+    def _has_room(self, endpoint: str, now: float) -> bool:
+        load = self._loads[endpoint]
         planned = load.controller.plan(now).in_flight
-        return load.in_flight < self._in_flight_limit(route.endpoint, planned)
+        return load.in_flight < self._in_flight_limit(endpoint, planned)
 
     def _is_due(self, load: _Load, route: RouteT, now: float) -> bool:
         planned = load.controller.plan(now).in_flight

@@ -104,14 +104,15 @@ class Pool(Generic[LaneT]):
         if member is not None and not member.retiring:
             member.retiring = reason
 
-    def pick(self, now: float, has_room: Callable[[LaneT], bool]) -> LaneT | None:
-        """The lane for the next batch, or None where no healthy lane has room."""
-        eligible = self._health.eligible(now)
-        members = [
-            member
-            for member in self._members.values()
-            if member.lane.endpoint in eligible and self._is_current(member) and has_room(member.lane)
-        ]
+    def pick(self, now: float, has_room: Callable[[str], bool]) -> LaneT | None:
+        """The lane for the next batch, or None where no healthy lane is ready. ``has_room``: of an endpoint."""
+        endpoints = [endpoint for endpoint in self._health.eligible(now) if has_room(endpoint)]
+        if not endpoints:
+            return None
+        ready = [m for m in self._members.values() if m.lane.ready and m.lane.endpoint in endpoints]
+        lasting = {member.lane.endpoint for member in ready if not member.retiring}
+        # A retiring lane serves only while it is all that its endpoint has.
+        members = [member for member in ready if not member.retiring or member.lane.endpoint not in lasting]
         if not members:
             return None
         if len(members) == 1:
@@ -138,15 +139,6 @@ class Pool(Generic[LaneT]):
             if any(m.lane.ready for m in lasting):
                 drained.extend((m.lane, m.retiring) for m in members if m.retiring)
         return Resize(opened, drained)
-
-    def _is_current(self, member: _Member[LaneT]) -> bool:
-        """Ready, and not retiring unless it is all that its endpoint has."""
-        if not member.lane.ready:
-            return False
-        return not member.retiring or not any(
-            other.lane.ready and not other.retiring and other.lane.endpoint == member.lane.endpoint
-            for other in self._members.values()
-        )
 
     def _candidate(self, member: _Member[LaneT], now: float) -> Candidate:
         lane = member.lane

@@ -115,9 +115,9 @@ class Arbiter:
                 continue
             if is_inquest:
                 answered.append(ticket)
-            error = answer.error
-            result = ticket.classified(answer.classifications, now) if error is None else self._judge(ticket, error, now)
-            if result is not None:
+            if answer.error is None:
+                results.append((ticket, ticket.classified(answer.classifications, now)))
+            elif (result := self._judge(ticket, answer.error, now)) is not None:
                 results.append((ticket, result))
         self._settlement.settle(results)
         if self._inquest is not None and answered:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from athena_async.errors import ErrorCode
@@ -53,8 +53,8 @@ class Settlement:
 
     def settle(self, results: Iterable[tuple[Ticket, ClassificationResult]]) -> None:
         """Ends images with their results. Those that are settled already are passed over."""
-        outcomes: Counter[Outcome] = Counter()
-        errors: Counter[ErrorCode] = Counter()
+        outcomes: dict[Outcome, int] = {}
+        errors: dict[ErrorCode, int] = {}
         images = classified = size_bytes = 0
         slowest_s = 0.0
         forget = self._demultiplexer.forget
@@ -68,10 +68,9 @@ class Settlement:
             if result.error is None:
                 classified += 1
             else:
-                outcomes[result.outcome] += 1
-                errors[result.error.code] += 1
-            if result.latency_s > slowest_s:
-                slowest_s = result.latency_s
+                outcomes[result.outcome] = outcomes.get(result.outcome, 0) + 1
+                errors[result.error.code] = errors.get(result.error.code, 0) + 1
+            slowest_s = max(slowest_s, result.latency_s)
             sink = ticket.sink
             if not sink.abandoned:
                 sink.deliver(result)
@@ -94,10 +93,14 @@ class Settlement:
         now = self._clock()
         self.settle([(t, t.result(outcome, now, code, message, retryable=retryable)) for t in tickets])
 
-    def _account(self, images: int, size_bytes: int, outcomes: Counter[Outcome], errors: Counter[ErrorCode]) -> None:
+    def _account(
+        self, images: int, size_bytes: int, outcomes: Mapping[Outcome, int], errors: Mapping[ErrorCode, int]
+    ) -> None:
         self._limit.release(images, size_bytes)
         self.totals.settled_count += images
-        self.totals.outcomes.update(outcomes)
-        self.totals.errors.update(errors)
+        for outcome, count in outcomes.items():
+            self.totals.outcomes[outcome] += count
+        for code, count in errors.items():
+            self.totals.errors[code] += count
         if not self._demultiplexer:
             self._emptied()

@@ -74,8 +74,8 @@ class Bench:
         self.batcher.finished(endpoint)
         self.batcher.pump(self.now)
 
-    def _pick(self, has_room: Callable[[Lane], bool]) -> Lane | None:
-        return next((lane for lane in self.lanes if has_room(lane)), None) if self.healthy else None
+    def _pick(self, has_room: Callable[[str], bool]) -> Lane | None:
+        return next((lane for lane in self.lanes if has_room(lane.endpoint)), None) if self.healthy else None
 
 
 def play(scene: Callable[[], Awaitable[None]]) -> None:
