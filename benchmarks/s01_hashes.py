@@ -17,7 +17,7 @@ WITH_ITEMS = "hand-rolled, building requests from hashes and keeping answers by 
 
 async def run(scale: Scale) -> Report:
     report = Report()
-    count = scale.pick(100_000, 12_000)
+    count = scale.pick(100_000, 8_000)
     async with children.start("benchmarks.server") as sink:
         best = await _best_batch(sink.endpoint, count // 4)
         for batch in (None, 10, 50, 200):
@@ -36,13 +36,14 @@ async def _against(endpoint: str, batch: int | None, official_batch: int, count:
     """All peers; ours adapts its batches where ``batch`` is None."""
     digests = inputs.digests(count)
     messages = hand_rolled.requests([wire.Payload(b"", md5=(digest,)) for digest in digests], batch or 200)
-    images, tiny = ours.hash_only(digests), inputs.tiny(count)
+    few = scale.pick(count, count // 4)
+    images, tiny = ours.hash_only(digests), inputs.tiny(few)
     settings = official.Settings(batch=official_batch, resize=False, compress=False)
     config = ours.config(endpoint, batching=BatchingConfig(fixed_size=batch))
     async with AthenaClient(config) as client, hand_rolled.connections(endpoint, CONNECTIONS) as channels:
         peers = {
             OURS: lambda: rate(count, ours.classify_many(client, images)),
-            OFFICIAL: lambda: rate(count, official.stream(endpoint, tiny, settings)),
+            OFFICIAL: lambda: rate(few, official.stream(endpoint, tiny, settings)),
             HAND_ROLLED: lambda: rate(count, hand_rolled.stream(channels, messages)),
             WITH_ITEMS: lambda: rate(count, hand_rolled.hashes(channels, digests, batch or 200)),
         }

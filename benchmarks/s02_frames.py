@@ -21,7 +21,7 @@ async def run(scale: Scale) -> Report:
 
 
 async def _row(endpoint: str, connections: int, scale: Scale) -> Row:
-    count = scale.pick(2400, 600)
+    count = scale.pick(2400, 360)
     few = count // 8
     frames = inputs.repeated(inputs.frames(), count)
     images = ours.arrays(frames)

@@ -11,7 +11,7 @@ from benchmarks.measure import OFFICIAL, OURS, Report, Row, Scale, compare, rate
 
 
 async def run(scale: Scale) -> Report:
-    count, few = scale.pick(600, 100), scale.pick(10, 2)
+    count, few = scale.pick(600, 60), scale.pick(10, 1)
     images = inputs.repeated(inputs.jpegs(1280, 960), count)
     async with children.start("benchmarks.server") as sink, AthenaClient(ours.config(sink.endpoint)) as client:
         await ours.classify_many(client, images[:20])

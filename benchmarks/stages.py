@@ -44,7 +44,7 @@ class Kind:
 async def run(scale: Scale) -> Report:
     report = Report(series={"stages": {}})
     frames, jpegs = inputs.frames(), inputs.jpegs(1280, 960)
-    digests = inputs.digests(scale.pick(100_000, 20_000))
+    digests = inputs.digests(scale.pick(100_000, 10_000))
     raw = wire.Payload(frames[0], wire.ImageFormat.RAW_UINT8_BGR)
     kinds = (
         Kind("hash-only", ours.hash_only(digests), wire.Payload(b"", md5=digests[:1]), {}),
