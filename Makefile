@@ -29,7 +29,7 @@ demo: $(READY)  ## classify 200 real images against a local Athena
 	@$(BIN)/python scripts/demo.py
 
 .PHONY: test
-test: $(READY) $(PROTO_READY)  ## all tests, in under five minutes on two cores
+test: $(READY) $(PROTO_READY)  ## all tests, in five to ten minutes on two cores
 	@$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 ##@ Quality
@@ -56,7 +56,7 @@ bench: $(READY)  ## every scenario beside its peers; writes benchmarks/results
 	@$(BIN)/python -m benchmarks --full
 
 .PHONY: bench-quick
-bench-quick: $(READY)  ## the same in under 90 seconds
+bench-quick: $(READY)  ## the same with small numbers, in one to two minutes
 	@$(BIN)/python -m benchmarks --quick
 
 .PHONY: bench-micro

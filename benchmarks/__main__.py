@@ -1,7 +1,7 @@
 """Runs the scenarios, prints the table, writes ``results/``.
 
-    python -m benchmarks --full                 everything, about 22 minutes
-    python -m benchmarks --quick                all scenarios with small numbers, under 90 s
+    python -m benchmarks --full                 everything, 20 to 30 minutes
+    python -m benchmarks --quick                all scenarios with small numbers, one to two minutes
     python -m benchmarks --quick --only S1,S5
 
 Loopback only. Each scenario is a process of its own with a time limit; it and its servers end with this process.
@@ -50,7 +50,7 @@ def _arguments() -> argparse.Namespace:
     )
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--full", action="store_true", help="the numbers that count")
-    size.add_argument("--quick", action="store_true", help="all of it in under 90 s; noisier")
+    size.add_argument("--quick", action="store_true", help="all of it with small numbers; noisier")
     parser.add_argument("--only", type=_some, help="scenarios to run, as S1,S5,stages")
     parser.add_argument("--results", type=Path, default=table.RESULTS, help="where JSON and charts go")
     return parser.parse_args()
