@@ -31,13 +31,10 @@ class InFlightLimit:
 
     def try_acquire(self, size_bytes: int) -> bool:
         """Takes a place for one image of this size, if there is one and nobody waits for it."""
-        images, held_bytes = self.images, self.size_bytes + size_bytes
-        if self._waiters or self._closed:
+        if self._waiters or self._closed or not self._fits(size_bytes):
             return False
-        if images and (images >= self.max_images or held_bytes > self.max_bytes):
-            return False
-        self.images = images + 1
-        self.size_bytes = held_bytes
+        self.images += 1
+        self.size_bytes += size_bytes
         return True
 
     async def acquire(self, size_bytes: int) -> None:
