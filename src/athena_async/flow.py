@@ -103,7 +103,7 @@ class Flow:
         self.fleet = Fleet(pool, self.health, config.pool, self._session_settings(), access, self._fleet_hooks(), rng)
         self.batcher: Batcher[Session] = Batcher(
             self.controllers,
-            lambda room: pool.pick(self._clock(), room),
+            pool.pick,
             self.fleet.sent,
             config.batching.linger_s,
             self.fleet.in_flight_limit,

@@ -150,12 +150,7 @@ def frame_input(affiliate: str, correlation_id: str, payload: Payload) -> Frame:
     The fields are written by hand, in the order of their numbers but for the data, which comes last: 2.4 times faster
     than building a message for each image. A test compares the bytes with protobuf's own.
     """
-    fields = b""
-    if payload.encoding:
-        fields += b"\x18%c" % payload.encoding
-    if payload.format:
-        fields += b"\x28%c" % payload.format
-    fields += _hash_fields(payload.md5, payload.sha1)
+    fields = _kind_fields(payload.encoding, payload.format) + _hash_fields(payload.md5, payload.sha1)
     size = len(payload.data)
     if size:
         fields += _DATA_TAG + _varint(size)
@@ -170,6 +165,12 @@ def frame_hashes(affiliate: str, correlation_id: str, md5: tuple[str, ...], sha1
     name = correlation_id.encode()
     begin, prefix_bytes = _beginning(affiliate, len(name), len(fields))
     return Frame(begin + name + fields, b"", prefix_bytes)
+
+
+@lru_cache(maxsize=64)
+def _kind_fields(encoding: Encoding, image_format: ImageFormat) -> bytes:
+    fields = b"\x18%c" % encoding if encoding else b""
+    return fields + b"\x28%c" % image_format if image_format else fields
 
 
 def _hash_fields(md5: tuple[str, ...], sha1: tuple[str, ...]) -> bytes:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Sequence
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -130,8 +130,8 @@ class World:
         assert not [one for one in self.queue if not one.settled]
         assert (len(self.batcher), self.batcher.ready_bytes) == (0, 0)
 
-    def _pick(self, has_room: Callable[[str], bool]) -> Lane | None:
-        return next((lane for lane in self.lanes if has_room(lane.endpoint)), None) if self.well else None
+    def _pick(self, _now: float, with_room: Sequence[str]) -> Lane | None:
+        return next((lane for lane in self.lanes if lane.endpoint in with_room), None) if self.well else None
 
     def _ticket(self, size_bytes: int) -> Ticket:
         self.counter += 1

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from athena_async.batching.controller import BatchController
+from athena_async.batching.plan import BatchPlan
 from athena_async.streams.ticket import Batch, Carrier, Ticket
 
 
@@ -40,12 +41,14 @@ class Batcher(Generic[RouteT]):
     images nor its bytes, unless a single image does; an image waits only while no channel has
     room, or, with batches in flight, for company and no longer than ``linger_s``; one that was settled while
     it waited is dropped; ``ready_bytes`` is what was counted when they came, whatever became of their frames.
+
+    ``pick`` is asked for a channel of one of the endpoints that have room.
     """
 
     def __init__(
         self,
         controllers: dict[str, BatchController],
-        pick: Callable[[Callable[[str], bool]], RouteT | None],
+        pick: Callable[[float, Sequence[str]], RouteT | None],
         sent: Callable[[RouteT, Batch], None],
         linger_s: float,
         in_flight_limit: Callable[[str, int], int] = lambda _endpoint, planned: planned,
@@ -116,13 +119,15 @@ class Batcher(Generic[RouteT]):
     def pump(self, now: float) -> None:
         """Hands out batches until none is due or no channel has room."""
         while not self._paused and self._drop_settled():
-            route = self._pick(lambda endpoint: self._has_room(endpoint, now))
+            with_room = [endpoint for endpoint, load in self._loads.items() if self._has_room(endpoint, load, now)]
+            route = self._pick(now, with_room) if with_room else None
             if route is None:
                 return
             load = self._loads[route.endpoint]
-            if not self._is_due(load, route, now):
+            plan = load.controller.plan(now)
+            if not self._is_due(load, plan, route, now):
                 return
-            batch = self._take(load, route, now)
+            batch = self._take(load, plan, route, now)
             load.in_flight += 1
             route.send(batch)
             self._sent(route, batch)
@@ -139,14 +144,13 @@ class Batcher(Generic[RouteT]):
             self._ready_bytes -= self._ready.popleft().frame_bytes
         return bool(self._ready)
 
-    def _has_room(self, endpoint: str, now: float) -> bool:
-        load = self._loads[endpoint]
+    def _has_room(self, endpoint: str, load: _Load, now: float) -> bool:
         planned = load.controller.plan(now).in_flight
         return load.in_flight < self._in_flight_limit(endpoint, planned)
 
-    def _is_due(self, load: _Load, route: RouteT, now: float) -> bool:
-        planned = load.controller.plan(now).in_flight
-        extra = self._in_flight_limit(route.endpoint, planned) - planned  # for batches that do not count
+    def _is_due(self, load: _Load, plan: BatchPlan, route: RouteT, now: float) -> bool:
+        # Beyond the plan is room for batches that do not count.
+        extra = self._in_flight_limit(route.endpoint, plan.in_flight) - plan.in_flight
         oldest_s = self._ready[0].ready_s
         waited_s = now - oldest_s
         if now >= oldest_s + self._linger_s:  # the timer's own sum, which the difference can miss by a rounding
@@ -166,8 +170,7 @@ class Batcher(Generic[RouteT]):
         self._timer = None
         self.pump(asyncio.get_running_loop().time())
 
-    def _take(self, load: _Load, route: RouteT, now: float) -> Batch:
-        plan = load.controller.plan(now)
+    def _take(self, load: _Load, plan: BatchPlan, route: RouteT, now: float) -> Batch:
         ready, room, room_bytes = self._ready, plan.images, plan.size_bytes
         tickets: list[Ticket] = []
         size_bytes = 0

@@ -7,7 +7,7 @@ and what to drain, and the engine around it does both.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -104,17 +104,17 @@ class Pool(Generic[LaneT]):
         if member is not None and not member.retiring:
             member.retiring = reason
 
-    def pick(self, now: float, has_room: Callable[[str], bool]) -> LaneT | None:
-        """The lane for the next batch, or None where no healthy lane is ready. ``has_room``: of an endpoint."""
-        endpoints = [endpoint for endpoint in self._health.eligible(now) if has_room(endpoint)]
-        if not endpoints:
+    def pick(self, now: float, with_room: Container[str]) -> LaneT | None:
+        """The lane for the next batch, or None where none is ready. ``with_room``: the endpoints to choose from."""
+        endpoints = [endpoint for endpoint in self._health.eligible(now) if endpoint in with_room]
+        ready = [m for m in self._members.values() if m.lane.endpoint in endpoints and m.lane.ready]
+        if not ready:
             return None
-        ready = [m for m in self._members.values() if m.lane.ready and m.lane.endpoint in endpoints]
+        if len(ready) == 1:
+            return ready[0].lane
         lasting = {member.lane.endpoint for member in ready if not member.retiring}
         # A retiring lane serves only while it is all that its endpoint has.
         members = [member for member in ready if not member.retiring or member.lane.endpoint not in lasting]
-        if not members:
-            return None
         if len(members) == 1:
             return members[0].lane
         return members[self._balancer.pick([self._candidate(member, now) for member in members])].lane

@@ -7,8 +7,8 @@ loop, once per image. A wrong input is an error of that image, told by `Classifi
 from __future__ import annotations
 
 import os
-import re
 import sys
+from binascii import unhexlify
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import Enum
@@ -21,9 +21,6 @@ HASH_ONLY_BYTES = 256
 """What a hash-only input counts for when memory is admitted: its ids, hashes and bookkeeping."""
 
 FRAME_SHAPE = (IMAGE_SIDE, IMAGE_SIDE, 3)
-
-_is_md5 = re.compile(r"[0-9a-fA-F]{32}").fullmatch
-_is_sha1 = re.compile(r"[0-9a-fA-F]{40}").fullmatch
 
 _KINDS_TEXT = (
     "hand in bytes, a path, a PIL image, a numpy array of shape (448, 448, 3), dtype uint8, in BGR order, "
@@ -110,8 +107,8 @@ def display_name(source: Source) -> str:
 
 
 def _from_input(image: ImageInput) -> Source:
-    md5 = () if image.md5 is None else _hashes("md5", image.md5, _is_md5, 32)
-    sha1 = () if image.sha1 is None else _hashes("sha1", image.sha1, _is_sha1, 40)
+    md5 = () if image.md5 is None else _hashes("md5", image.md5, 32)
+    sha1 = () if image.sha1 is None else _hashes("sha1", image.sha1, 40)
     affiliate = image.affiliate
     if affiliate is not None:
         _check_affiliate(affiliate)
@@ -149,7 +146,7 @@ def _from_strange(image: object) -> Source:
 def _from_object(image: object) -> Source:
     if isinstance(image, bytes | bytearray):
         return Source(Kind.BYTES, image, len(image) + RAW_FRAME_BYTES)
-    if isinstance(image, str | os.PathLike):
+    if isinstance(image, str):
         return _from_path(image)
     if isinstance(image, memoryview):
         return _from_memoryview(image)
@@ -157,7 +154,7 @@ def _from_object(image: object) -> Source:
         return _from_array(image)
     if _is_instance(image, "PIL.Image", "Image"):
         return _from_pil(image)
-    return _from_buffer(image)
+    return _from_other(image)
 
 
 def _is_instance(value: object, module: str, name: str) -> bool:
@@ -166,8 +163,10 @@ def _is_instance(value: object, module: str, name: str) -> bool:
     return loaded is not None and isinstance(value, getattr(loaded, name))
 
 
-def _from_buffer(image: Any) -> Source:
-    """mmap, array.array and the like."""
+def _from_other(image: Any) -> Source:
+    """pathlib.Path, mmap, array.array and the like: what takes longest to tell."""
+    if isinstance(image, os.PathLike):
+        return _from_path(image)
     try:
         return _from_memoryview(memoryview(image))
     except TypeError:
@@ -192,7 +191,7 @@ def _from_memoryview(view: memoryview) -> Source:
 
 def _from_array(array: Any) -> Source:
     """An ndarray, or a memoryview that was cast to three dimensions."""
-    is_uint8 = array.format == "B" if isinstance(array, memoryview) else array.dtype.str == "|u1"
+    is_uint8 = array.format == "B" if isinstance(array, memoryview) else array.dtype.char == "B"
     if tuple(array.shape) != FRAME_SHAPE or not is_uint8:
         kind = array.format if isinstance(array, memoryview) else array.dtype
         raise _invalid(
@@ -232,18 +231,21 @@ def _is_unicode(value: str) -> bool:
     return True
 
 
-def _hashes(name: str, given: Any, is_hash: Any, digits: int) -> tuple[str, ...]:
+def _hashes(name: str, given: Any, digits: int) -> tuple[str, ...]:
     if isinstance(given, str):
-        return (given.lower() if is_hash(given) else _lower_hex(name, given, is_hash, digits),)
+        return (_lower_hex(name, given, digits),)
     if isinstance(given, bytes) or not isinstance(given, Iterable):
         raise _invalid(f"ImageInput.{name} is a {type(given).__name__}, but must be a str or several of them")
-    return tuple([_lower_hex(name, value, is_hash, digits) for value in given])
+    return tuple([_lower_hex(name, value, digits) for value in given])
 
 
-def _lower_hex(name: str, value: Any, is_hash: Any, digits: int) -> str:
+def _lower_hex(name: str, value: Any, digits: int) -> str:
     """The value itself is never shown, whatever it is: it may be a hash with one digit too many."""
-    if isinstance(value, str) and is_hash(value):
-        return value.lower()
+    try:
+        if isinstance(value, str) and 2 * len(unhexlify(value)) == digits:
+            return value.lower()
+    except ValueError:
+        pass
     found = f"has {len(value)} characters" if isinstance(value, str) else f"is a {type(value).__name__}"
     raise _invalid(f"ImageInput.{name} {found}, but must be {digits} hexadecimal digits")
 

@@ -112,7 +112,7 @@ class PreprocessWorkers:
         try:
             if source.kind is _HASHES:
                 return wire.frame_hashes(affiliate, correlation_id, source.md5, source.sha1)
-            data = resize.contiguous(source.value)
+            data = memoryview(source.value).cast("B")
             payload = wire.Payload(data, _RAW, _UNCOMPRESSED, source.md5, source.sha1)
             return wire.frame_input(affiliate, correlation_id, payload)
         except Exception as error:  # noqa: BLE001 - one image must not take the loop with it

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
@@ -74,8 +74,8 @@ class Bench:
         self.batcher.finished(endpoint)
         self.batcher.pump(self.now)
 
-    def _pick(self, has_room: Callable[[str], bool]) -> Lane | None:
-        return next((lane for lane in self.lanes if has_room(lane.endpoint)), None) if self.healthy else None
+    def _pick(self, _now: float, with_room: Sequence[str]) -> Lane | None:
+        return next((lane for lane in self.lanes if lane.endpoint in with_room), None) if self.healthy else None
 
 
 def play(scene: Callable[[], Awaitable[None]]) -> None:

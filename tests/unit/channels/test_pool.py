@@ -57,7 +57,7 @@ class Bench:
         return [lane.channel_id for lane in self.pool.lanes()]
 
     def pick(self, now: float = 0.0) -> int | None:
-        lane = self.pool.pick(now, lambda _endpoint: True)
+        lane = self.pool.pick(now, self.pool.endpoints)
         return None if lane is None else lane.channel_id
 
 
@@ -239,13 +239,13 @@ def test_takes_turns_among_lanes_that_are_ready() -> None:
     assert sorted(str(bench.pick()) for _ in range(6)) == ["1", "1", "2", "2", "3", "3"]
     bench.opened[0].ready = False
     assert {bench.pick() for _ in range(4)} == {2, 3}
-    assert bench.pool.pick(0.0, lambda _endpoint: False) is None
+    assert bench.pool.pick(0.0, ()) is None
 
 
 def test_only_endpoints_with_room_are_picked() -> None:
     bench = Bench("a:1", "b:1", channels=1)
     bench.adjust()
-    picked = [bench.pool.pick(0.0, lambda endpoint: endpoint == "b:1") for _ in range(4)]
+    picked = [bench.pool.pick(0.0, ("b:1",)) for _ in range(4)]
     assert picked == 4 * [bench.opened[1]]
 
 
