@@ -86,7 +86,7 @@ class Intake:
             await self._rate.acquire()
         await engine.flow.limit.acquire(source.estimate_bytes)
         try:
-            ticket = self._ticket(source, 0, _NO_SINK, self._clock())
+            ticket = self._ticket(source, 0, _NO_SINK)
             items = [(source, ticket.affiliate, ticket.correlation_id)]
             frame = (await engine.workers.prepare(items, engine.flow.encoding_now()))[0]
             if isinstance(frame, ClassificationError):
@@ -130,7 +130,6 @@ class Intake:
         accepted: list[Ticket] = []
         count = 0
         rate, limit = self._rate, self._engine.flow.limit
-        now = self._clock()
         try:
             for image in images:
                 count += 1
@@ -143,13 +142,11 @@ class Intake:
                     if not rate.has_capacity():
                         accepted = self._submit(accepted)  # those before it must not wait with it
                     await rate.acquire()
-                    now = self._clock()
                 if not limit.try_acquire(source.estimate_bytes):
                     accepted = self._submit(accepted)
                     await limit.acquire(source.estimate_bytes)
-                    now = self._clock()
                 # Expected only now: an image that is not let in has no result that the sink could wait for.
-                accepted.append(self._ticket(source, sink.expect(), sink, now))
+                accepted.append(self._ticket(source, sink.expect(), sink))
         finally:
             self._submit(accepted)
         return count
@@ -160,7 +157,8 @@ class Intake:
             self._engine.submit(accepted)
         return []
 
-    def _ticket(self, source: Source, index: int, sink: IndexedSink, now: float) -> Ticket:
+    def _ticket(self, source: Source, index: int, sink: IndexedSink) -> Ticket:
+        now = self._clock()  # each image's own: a source may be slow, and what it takes is no part of the latency
         return Ticket(
             source.correlation_id or self._engine.flow.ids.next(),
             index,

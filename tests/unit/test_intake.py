@@ -21,7 +21,7 @@ from athena_async.streams.demultiplexer import CorrelationIds
 from athena_async.streams.sinks import GatheringSink, StreamingSink
 from athena_async.streams.ticket import Ticket
 from tests.unit.streams.fakes import SCORES, settle
-from tests.virtual_time import run_virtual
+from tests.virtual_time import VirtualTimeLoop, run_virtual
 
 
 def image(number: int) -> ImageInput:
@@ -143,6 +143,22 @@ def test_takes_chunks_and_lets_the_loop_turn_between_them() -> None:
         task.cancel()
         assert engine.chunks == [128, 128, 44]
         assert turns >= 3
+
+    play(scene)
+
+
+def test_what_a_slow_source_takes_is_no_part_of_an_images_time() -> None:
+    async def scene(intake: Intake, engine: FakeEngine) -> None:
+        loop = cast(VirtualTimeLoop, asyncio.get_running_loop())
+
+        def slow() -> Iterator[ImageInput]:
+            for number in range(3):
+                loop.jump(2.0)
+                yield image(number)
+
+        await intake.feed(slow(), GatheringSink())
+        assert [ticket.accepted_s for ticket in engine.accepted] == [2.0, 4.0, 6.0]
+        assert [ticket.deadline_s for ticket in engine.accepted] == [62.0, 64.0, 66.0]
 
     play(scene)
 

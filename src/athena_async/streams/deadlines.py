@@ -35,9 +35,9 @@ class Deadlines:
         return self._size
 
     def add(self, tickets: Sequence[Ticket]) -> None:
-        """Enters images that share a deadline."""
+        """Enters images that were accepted together, in order: none is given up before the last of them may be."""
         if tickets:
-            heapq.heappush(self._heap, (tickets[0].deadline_s, next(self._order), list(tickets)))
+            heapq.heappush(self._heap, (tickets[-1].deadline_s, next(self._order), list(tickets)))
             self._size += len(tickets)
             if self._size > self._sweep_at:
                 self._sweep()

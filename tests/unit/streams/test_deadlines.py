@@ -18,6 +18,14 @@ def test_gives_up_groups_in_the_order_of_their_deadlines() -> None:
     assert deadlines.next_s() is None
 
 
+def test_no_image_of_a_group_is_given_up_before_its_own_deadline() -> None:
+    deadlines = Deadlines()
+    first, last = [*tickets("first", deadline_s=1.0), *tickets("last", deadline_s=1.5)]
+    deadlines.add([first, last])
+    assert deadlines.expired(1.4) == []
+    assert deadlines.expired(1.5) == [first, last]
+
+
 def test_settled_images_are_not_given_up_and_their_groups_are_let_go() -> None:
     deadlines = Deadlines()
     a, b = tickets("a", "b", deadline_s=1.0)
