@@ -56,7 +56,7 @@ bench: $(READY)  ## every scenario beside its peers; writes benchmarks/results
 	@$(BIN)/python -m benchmarks --full
 
 .PHONY: bench-quick
-bench-quick: $(READY)  ## the same with small numbers, in one to two minutes
+bench-quick: $(READY)  ## the same with small numbers, in under 90 s
 	@$(BIN)/python -m benchmarks --quick
 
 .PHONY: bench-micro

@@ -1,7 +1,7 @@
 """Runs the scenarios, prints the table, writes ``results/``.
 
     python -m benchmarks --full                 everything, 20 to 30 minutes
-    python -m benchmarks --quick                all scenarios with small numbers, one to two minutes
+    python -m benchmarks --quick                all scenarios with small numbers, under 90 s
     python -m benchmarks --quick --only S1,S5
 
 Loopback only. Each scenario is a process of its own with a time limit; it and its servers end with this process.

@@ -16,7 +16,7 @@ OFFICIAL_BATCH, OFFICIAL_WORKERS, HAND_ROLLED_BATCH = 5, 5, 6
 
 
 async def run(scale: Scale) -> Report:
-    count = scale.pick(600, 42)
+    count = scale.pick(600, 24)
     images = inputs.repeated(inputs.jpegs(1280, 960), count)
     report = Report()
     async with children.start("benchmarks.server") as sink:

@@ -17,7 +17,7 @@ SETTINGS = official.Settings(batch=1, compress=False)
 
 
 async def run(scale: Scale) -> Report:
-    count = scale.pick(200, 40)
+    count = scale.pick(200, 30)
     image = inputs.jpegs(640, 480)[0]
     observed, outside_ms = ours.Observed(), list[float]()
     async with children.start("benchmarks.server") as sink:

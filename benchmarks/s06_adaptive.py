@@ -174,7 +174,7 @@ async def _best_fixed(server: Server, profile: Profile, scale: Scale) -> tuple[O
                 for way in ways
             }
 
-        tried = await measure(ways, scale.pick(Course(0.5, 1.5), Course(0.2, 0.6)))
+        tried = await measure(ways, scale.pick(Course(0.5, 1.5), Course(0.15, 0.45)))
         found = await measure(_fastest(tried)[: scale.pick(3, 1)], _course(scale))
     size, window = _fastest(found)[0]
     return found[size, window], f"{size} images a batch, {window} in flight"

@@ -17,7 +17,7 @@ LIMIT_MS = 20.0
 
 
 async def run(scale: Scale) -> Report:
-    images = inputs.repeated(inputs.jpegs(1280, 960), scale.pick(1500, 60))
+    images = inputs.repeated(inputs.jpegs(1280, 960), scale.pick(1500, 42))
     settings = official.Settings(batch=OFFICIAL_BATCH, workers=OFFICIAL_WORKERS, compress=False)
     async with children.start("benchmarks.server") as sink:
         config = ours.config(sink.endpoint, preprocess=PreprocessConfig(encoding="none"))

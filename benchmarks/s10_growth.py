@@ -26,7 +26,7 @@ async def run(scale: Scale) -> Report:
 
 
 async def _items(report: Report, endpoint: str, scale: Scale) -> None:
-    counts = scale.pick((1_000, 10_000, 100_000, 1_000_000), (1_000, 10_000, 30_000))
+    counts = scale.pick((1_000, 10_000, 100_000, 1_000_000), (1_000, 5_000, 20_000))
     figures: dict[str, Figure] = {}
     async with AthenaClient(ours.config(endpoint)) as client:
         await ours.classify_many(client, ours.hash_only(inputs.digests(10_000)))
@@ -51,7 +51,7 @@ async def _items(report: Report, endpoint: str, scale: Scale) -> None:
 
 
 async def _threads(report: Report, endpoint: str, scale: Scale) -> None:
-    images = inputs.repeated(inputs.jpegs(1280, 960), scale.pick(400, 40))
+    images = inputs.repeated(inputs.jpegs(1280, 960), scale.pick(400, 30))
     cpu: dict[str, Figure] = {}
     rates: dict[str, Figure] = {}
     for threads in scale.pick((1, 2, 4, 8), (1, 2, 8)):

@@ -23,7 +23,7 @@ async def run(scale: Scale) -> Report:
     async with children.start("benchmarks.server") as sink, _link(sink.endpoint, mbit_per_s) as slow:
         report.rows.append(await _slow(slow.endpoint, mbit_per_s, scale))
         async with _link(sink.endpoint, 0.0) as unlimited:
-            figures = await _both(unlimited.endpoint, scale.pick(600, 60), scale.rounds)
+            figures = await _both(unlimited.endpoint, scale.pick(600, 42), scale.rounds)
     targets = compare(figures, NONE, 0.95)
     report.rows.append(Row("S11", "photographs, link without a limit, auto", "images/s", figures, targets))
     return report

@@ -44,12 +44,12 @@ class Kind:
 async def run(scale: Scale) -> Report:
     report = Report(series={"stages": {}})
     frames, jpegs = inputs.frames(), inputs.jpegs(1280, 960)
-    digests = inputs.digests(scale.pick(100_000, 10_000))
+    digests = inputs.digests(scale.pick(100_000, 6_000))
     raw = wire.Payload(frames[0], wire.ImageFormat.RAW_UINT8_BGR)
     kinds = (
         Kind("hash-only", ours.hash_only(digests), wire.Payload(b"", md5=digests[:1]), {}),
-        Kind("raw frame", ours.arrays(inputs.repeated(frames, scale.pick(1200, 300))), raw, {}),
-        Kind("JPEG 1280x960", inputs.repeated(jpegs, scale.pick(400, 80)), raw, _photograph_stages(jpegs)),
+        Kind("raw frame", ours.arrays(inputs.repeated(frames, scale.pick(1200, 240))), raw, {}),
+        Kind("JPEG 1280x960", inputs.repeated(jpegs, scale.pick(400, 48)), raw, _photograph_stages(jpegs)),
     )
     for kind in kinds:
         async with children.start("benchmarks.server") as server:
