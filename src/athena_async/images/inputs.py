@@ -241,13 +241,17 @@ def _hashes(name: str, given: Any, digits: int) -> tuple[str, ...]:
 
 def _lower_hex(name: str, value: Any, digits: int) -> str:
     """The value itself is never shown, whatever it is: it may be a hash with one digit too many."""
-    try:
-        if isinstance(value, str) and 2 * len(unhexlify(value)) == digits:
-            return value.lower()
-    except ValueError:
-        pass
+    if isinstance(value, str) and _is_hex(value, digits):
+        return value.lower()
     found = f"has {len(value)} characters" if isinstance(value, str) else f"is a {type(value).__name__}"
     raise _invalid(f"ImageInput.{name} {found}, but must be {digits} hexadecimal digits")
+
+
+def _is_hex(value: str, digits: int) -> bool:
+    try:
+        return 2 * len(unhexlify(value)) == digits
+    except ValueError:
+        return False
 
 
 def _invalid(message: str) -> ClassificationError:
