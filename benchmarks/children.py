@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -54,6 +56,33 @@ async def start(module: str, *arguments: str) -> AsyncIterator[Child]:
     finally:
         process.stdin.close()
         await _end(process)
+
+
+async def finish(module: str, *arguments: str, python: str | Path = sys.executable) -> bytes:
+    """Runs ``python -m module`` to its end; returns what it printed. For programs that call `end_with_parent`.
+
+    Raises:
+        RuntimeError: it ended with another exit status than 0.
+    """
+    process = await asyncio.create_subprocess_exec(
+        python, "-m", module, *arguments, cwd=ROOT, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    printed = await process.stdout.read()  # not communicate(), which closes its standard input
+    if await process.wait():
+        raise RuntimeError(f"{module} {' '.join(arguments)} ended with exit status {process.returncode}")
+    return printed
+
+
+def end_with_parent() -> None:
+    """A watcher ends this process, and so its own children, once the parent's pipe closes."""
+
+    def watch() -> None:
+        while os.read(0, 4096):  # not sys.stdin, whose lock a thread must not hold as the interpreter ends
+            continue
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 async def _end(process: asyncio.subprocess.Process) -> None:

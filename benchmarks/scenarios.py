@@ -6,15 +6,14 @@ import argparse
 import asyncio
 import importlib
 import json
-import os
 import pkgutil
-import threading
 from collections.abc import Coroutine
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Protocol, cast
 
 import benchmarks
+from benchmarks import children
 from benchmarks.measure import Report, Scale
 from benchmarks.table import text_table
 
@@ -46,17 +45,6 @@ def load(name: str) -> Scenario:
     return cast(Scenario, importlib.import_module(f"benchmarks.{names()[name]}"))
 
 
-def _end_with_parent() -> None:
-    """A watcher ends this process, and so its own children, once the parent's pipe closes."""
-
-    def watch() -> None:
-        while os.read(0, 4096):  # not sys.stdin, whose lock a thread must not hold as the interpreter ends
-            continue
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description="Runs one scenario and writes what it found as JSON.")
     parser.add_argument("name", choices=list(names()))
@@ -65,7 +53,7 @@ def main() -> None:
     parser.add_argument("--child", action="store_true", help="end when standard input closes")
     given = parser.parse_args()
     if given.child:
-        _end_with_parent()
+        children.end_with_parent()
     report = asyncio.run(load(given.name).run(Scale(given.quick)))
     if given.write:
         given.write.write_text(json.dumps(asdict(report)))

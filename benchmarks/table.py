@@ -40,7 +40,7 @@ def text_table(rows: Iterable[Row]) -> str:
         lines.append((row.scenario, row.what, row.unit, *peers, *ratios, *_target(targets[0])))
         lines += [("", "", "", "", "", "", "", "", *_target(target)) for target in targets[1:]]
         others = [f"{name} {_figure(figure)}" for name, figure in row.figures.items() if name not in _PEERS]
-        lines += [("", f"  {text}", *[""] * 8) for text in (*others, *([row.note] if row.note else []))]
+        lines += [("", f"  {text}", *[""] * 8) for text in (*others, *row.note.splitlines())]
     widths = [max((len(line[i]) for line in lines if line[2] or i != 1), default=0) for i in range(len(lines[0]))]
     rendered = [
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines
