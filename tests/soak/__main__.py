@@ -238,7 +238,8 @@ class Run:
         account, samples = self.account, self.samples
         tasks, threads = [s.tasks for s in samples], [s.threads for s in samples]
         descriptors, resident = [s.descriptors for s in samples], [s.resident_bytes / MiB for s in samples]
-        quarters = [resident[(len(resident) - 1) * part // 4] for part in range(5)]
+        quarters = [(len(samples) - 1) * part // 4 for part in range(5)]
+        heaps = [samples[at].heap for at in quarters]
         missing = account.seen.count(0)
         lines = [
             f"{account.sources} images: {dict(account.outcomes)}, errors {dict(account.errors)}",
@@ -247,7 +248,10 @@ class Run:
             f"{self.possibly_sent} images on streams that were lost; resent {self.stats.resent_count}, for whatever "
             f"reason, by our count; billed again {self.billed - self.billed_images} by the "
             f"emulator's; late answers {self.stats.late_count}",
-            f"resident memory at each quarter {', '.join(f'{mib:.0f}' for mib in quarters)} MiB",
+            f"resident memory at each quarter {', '.join(f'{resident[at]:.0f}' for at in quarters)} MiB; of malloc's "
+            f"in use {', '.join(f'{heap.used_bytes / MiB:.0f}' for heap in heaps)}, "
+            f"kept {', '.join(f'{heap.kept_bytes / MiB:.0f}' for heap in heaps)}; "
+            f"the interpreter's blocks {', '.join(f'{heap.python_blocks:,}' for heap in heaps)}",
             f"resident memory {min(resident):.0f} to {max(resident):.0f} MiB, "
             f"{slope(samples) * 60 / MiB:+.2f} MiB a minute over the later two thirds; "
             f"{self.left_bytes / MiB:.0f} MiB once the client is closed and malloc gave back what it keeps",

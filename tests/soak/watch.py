@@ -10,8 +10,24 @@ import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 MiB = 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Heap:
+    """What of the resident memory is in use: it tells growth that somebody holds from what the allocators keep.
+
+    Attributes:
+        used_bytes: handed out by glibc's malloc, large blocks included; 0 where there is no glibc.
+        kept_bytes: freed and kept by it for the next time, resident or not.
+        python_blocks: small blocks of the interpreter's own allocator in use.
+    """
+
+    used_bytes: int
+    kept_bytes: int
+    python_blocks: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,21 +36,43 @@ class Sample:
 
     at_s: float
     resident_bytes: int
+    heap: Heap
     tasks: int
     threads: int
     descriptors: int
+
+
+class _Mallinfo2(ctypes.Structure):
+    """``struct mallinfo2`` of <malloc.h>, glibc 2.33 and newer."""
+
+    _names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = tuple((name, ctypes.c_size_t) for name in _names.split())
+
+
+def _glibc(name: str) -> Any:
+    return getattr(ctypes.CDLL(None), name, None) if sys.platform == "linux" else None
+
+
+def _heap() -> Heap:
+    mallinfo2 = _glibc("mallinfo2")
+    if mallinfo2 is None:
+        return Heap(0, 0, sys.getallocatedblocks())
+    mallinfo2.restype = _Mallinfo2
+    found = mallinfo2()
+    return Heap(found.uordblks + found.hblkhd, found.fordblks, sys.getallocatedblocks())
 
 
 def take() -> Sample:
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     descriptors = len(os.listdir("/proc/self/fd"))
     tasks = len(asyncio.all_tasks())
-    return Sample(time.monotonic(), pages * os.sysconf("SC_PAGE_SIZE"), tasks, threading.active_count(), descriptors)
+    resident_bytes = pages * os.sysconf("SC_PAGE_SIZE")
+    return Sample(time.monotonic(), resident_bytes, _heap(), tasks, threading.active_count(), descriptors)
 
 
 def trim() -> None:
     """Has glibc's malloc give back what it keeps of freed memory; elsewhere nothing."""
-    malloc_trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    malloc_trim = _glibc("malloc_trim")
     if malloc_trim is not None:
         malloc_trim(0)
 
