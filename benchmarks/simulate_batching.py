@@ -225,12 +225,15 @@ def simulate(
     now = client_free_s = 0.0
     while True:
         images, in_flight = _plan(policy, now)
-        if len(answers) < in_flight and now >= client_free_s:
-            size = min(images, by_bytes)
+        size = min(images, by_bytes)
+        leaving: list[tuple[float, float]] = []
+        while len(answers) + len(leaving) < in_flight and now >= client_free_s:
             client_free_s, answered_s = server.send(size, now)
-            sample = Sample(now, answered_s, size, len(answers) + 1, images, in_flight)
+            leaving.append((now, answered_s))
+        together = len(answers) + len(leaving)  # those that leave in the same moment count each other
+        for sent_s, answered_s in leaving:
+            sample = Sample(sent_s, answered_s, size, together, images, in_flight)
             heapq.heappush(answers, (answered_s, len(samples) + len(answers), sample))
-            continue
         if len(answers) < in_flight and (not answers or client_free_s < answers[0][0]):
             now = client_free_s
             continue

@@ -117,20 +117,28 @@ class Batcher(Generic[RouteT]):
         return removed
 
     def pump(self, now: float) -> None:
-        """Hands out batches until none is due or no channel has room."""
+        """Hands out batches until none is due or no channel has room.
+
+        Those of one endpoint that leave together count each other as in flight: on two connections of one link
+        they are carried side by side, and the first waits for the last as much as the last for it.
+        """
+        left: list[tuple[_Load, Batch]] = []
         while not self._paused and self._drop_settled():
             with_room = [endpoint for endpoint, load in self._loads.items() if self._has_room(endpoint, load, now)]
             route = self._pick(now, with_room) if with_room else None
             if route is None:
-                return
+                break
             load = self._loads[route.endpoint]
             plan = load.controller.plan(now)
             if not self._is_due(load, plan, route, now):
-                return
+                break
             batch = self._take(load, plan, route, now)
             load.in_flight += 1
+            left.append((load, batch))
             route.send(batch)
             self._sent(route, batch)
+        for load, batch in left:
+            batch.in_flight = load.in_flight
 
     def close(self) -> None:
         """Stops the linger timer."""
@@ -185,4 +193,4 @@ class Batcher(Generic[RouteT]):
             size_bytes += ticket.frame_bytes
             room -= 1
         self._ready_bytes -= size_bytes
-        return Batch(tickets, size_bytes, route, now, in_flight=load.in_flight + 1, queue_depth=len(self._ready))
+        return Batch(tickets, size_bytes, route, now, queue_depth=len(self._ready))

@@ -128,7 +128,8 @@ class BatchController:
         Args:
             images, size_bytes: what it held.
             latency_s: from its sending to its last answer.
-            in_flight: batches of the endpoint unanswered right after it was sent, itself included.
+            in_flight: batches of the endpoint unanswered right after it was sent, itself and those that left
+                together with it included.
             queue_depth: images that were left waiting when it was sent.
             now: time of the answer.
         """

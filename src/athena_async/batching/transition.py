@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Final
 
 from athena_async.batching.moves import Setting
+
+_ALONE: Final = 1.4
+"""Times the latency of a lone batch: one that took longer shared the way or the server with others."""
 
 
 class Transition:
@@ -12,7 +16,8 @@ class Transition:
 
     Batches sent before the change tell nothing. The first ones after it waited at the server for batches of the
     old size: where only the images changed, the others' share is taken off their latency and they weigh less.
-    Where more are in flight than before, the queue is still building up, and the first round weighs nothing.
+    Where more are in flight than before, the queue is still building up, and the first round weighs nothing, but
+    for a first batch that was served before those that left with it.
     """
 
     __slots__ = ("_before", "_before_s", "_turned_over_at", "answers", "changed_at", "now_in_force")
@@ -47,14 +52,20 @@ class Transition:
         if self._must_turn_over():
             if self._turned_over_at is None:
                 self._turned_over_at = now
-            turned_over = in_flight == 1 or now - latency_s >= self._turned_over_at
-            return (1.0 if turned_over else 0.0), latency_s
+                if self._was_served_alone(latency_s):
+                    return 1.0, in_flight * latency_s
+            return (1.0 if now - latency_s >= self._turned_over_at else 0.0), latency_s
         ahead = in_flight - self.answers
         if ahead <= 0 or self._before.images == self.now_in_force.images:
             return 1.0, latency_s
         weight = self.answers / in_flight
         own_s = latency_s - ahead / self._before.in_flight * self._before_s
         return weight, max(0.1 * latency_s, own_s) / weight
+
+    def _was_served_alone(self, latency_s: float) -> bool:
+        """Whether the first batch, which found nothing in flight, did not wait for those that left with it."""
+        new, old = self.now_in_force, self._before
+        return old.in_flight == 1 and new.images == old.images and latency_s < _ALONE * self._before_s
 
     def _must_turn_over(self) -> bool:
         new, old = self.now_in_force, self._before

@@ -170,8 +170,8 @@ class Batch:
         open_count: how many of them are unanswered.
         size_bytes: their frames, without the request's own head.
         sent_s, progress_s: when it was handed to the stream; when it or one of its answers last moved.
-        in_flight, queue_depth: batches unanswered on the endpoint, this one included, and images left waiting, at
-            that time.
+        in_flight, queue_depth: batches unanswered on the endpoint once all had left that left together with this
+            one, and images left waiting behind it.
         written: whether the stream's writer took it; before, it is known not to be sent.
         new_count, resent: how many of its images no writer took before, and how many had been sent before; known once
             it is written, since until then some may be settled, and all may come back unsent.

@@ -182,11 +182,12 @@ def test_no_more_batches_in_flight_than_planned() -> None:
         bench = Bench(images=1, in_flight=2)
         bench.offer("a", "b", "c")
         assert bench.sent == [["a"], ["b"]]
-        assert [batch.in_flight for batch in bench.told] == [1, 2]
+        assert [batch.in_flight for batch in bench.told] == [2, 2], "those that leave together count each other"
         await asyncio.sleep(60.0)
         assert len(bench.sent) == 2
         bench.answered()
         assert bench.sent[2:] == [["c"]]
+        assert bench.told[2].in_flight == 2
 
     play(scene)
 
@@ -343,6 +344,62 @@ def test_the_timer_of_an_image_that_left_is_harmless() -> None:
         assert len(bench.sent) == 2, "d has a wait of its own"
         await asyncio.sleep(LINGER_S * 0.2)
         assert bench.sent[2:] == [["d"]]
+
+    play(scene)
+
+
+class SharedLink(Lane):
+    """Two connections over one link: what is in flight is carried side by side, at equal shares of the bandwidth.
+    An answer comes ``BACK_S`` after the last byte of its batch."""
+
+    BYTES_PER_S = 5e6
+    BACK_S = 0.01
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._left: dict[Batch, float] = {}
+        self.carried_bytes = 0
+
+    def send(self, batch: Batch) -> None:
+        super().send(batch)
+        self._left[batch] = batch.size_bytes
+
+    async def carry(self, answered: Callable[[Batch], None]) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            shares = max(1, len(self._left))
+            step_s = min([0.001, *(left * shares / self.BYTES_PER_S for left in self._left.values())])
+            await asyncio.sleep(step_s)
+            for batch in list(self._left):
+                self._left[batch] -= step_s * self.BYTES_PER_S / shares
+                if self._left[batch] < 1.0:
+                    del self._left[batch]
+                    self.carried_bytes += batch.size_bytes
+                    loop.call_later(self.BACK_S, answered, batch)
+
+
+def test_two_connections_that_share_a_link_are_both_kept_busy() -> None:
+    """A batch that left together with another takes as long as both: its latency is not that of a lone one."""
+
+    async def scene() -> None:
+        loop, link = asyncio.get_running_loop(), SharedLink()
+        controller = BatchController(BatchingConfig(max_bytes=360_000, target_latency_s=0.3))
+        batcher = Batcher({link.endpoint: controller}, lambda *_: link, lambda *_: None, LINGER_S)
+
+        def answered(batch: Batch) -> None:
+            now = loop.time()
+            batcher.finished(link.endpoint)
+            controller.observe(
+                images=len(batch.tickets), size_bytes=batch.size_bytes, latency_s=now - batch.sent_s,
+                in_flight=batch.in_flight, queue_depth=batch.queue_depth, now=now,
+            )  # fmt: skip
+            batcher.offer(tickets(*"abcdef", size_bytes=60_000), now)
+
+        batcher.offer(tickets(*"abcdef" * 20, size_bytes=60_000), 0.0)
+        carrying = asyncio.ensure_future(link.carry(answered))
+        await asyncio.sleep(20.0)
+        carrying.cancel()
+        assert link.carried_bytes > 0.95 * 20.0 * link.BYTES_PER_S
 
     play(scene)
 
