@@ -218,7 +218,8 @@ class Run:
         """The promises that did not hold."""
         account, stats = self.account, self.stats
         resends = self.billed - self.billed_images
-        growth_bytes_per_min = slope(self.samples) * 60
+        growth_bytes_per_min = slope(self.samples, lambda sample: sample.resident_bytes) * 60
+        held_bytes_per_min = slope(self.samples, lambda sample: sample.heap.held_bytes) * 60
         checks = {
             "P1: every image has a result": account.seen.count(0) == 0,
             "P2: no image has two": account.seen.count(0) + account.seen.count(1) == account.sources,
@@ -226,6 +227,8 @@ class Run:
             "P3: resends within the budget": stats.resent_count <= 1000 + 0.1 * account.sources,
             "P9: nothing held at the end": stats.in_flight_bytes == 0,
             "P9: memory does not grow by more than 1 MiB a minute": growth_bytes_per_min <= MiB or self._is_short,
+            "P9: what is held does not grow by more than 0.25 MiB a minute": held_bytes_per_min <= MiB / 4
+            or self._is_short,
             "tasks end": self.after.tasks <= self.before.tasks,
             # AnyIO keeps idle workers, gRPC one thread that polls, until the loop ends.
             "threads end": self.after.threads <= self.before.threads + 1 + (os.cpu_count() or 1),
@@ -253,7 +256,8 @@ class Run:
             f"kept {', '.join(f'{heap.kept_bytes / MiB:.0f}' for heap in heaps)}; "
             f"the interpreter's blocks {', '.join(f'{heap.python_blocks:,}' for heap in heaps)}",
             f"resident memory {min(resident):.0f} to {max(resident):.0f} MiB, "
-            f"{slope(samples) * 60 / MiB:+.2f} MiB a minute over the later two thirds; "
+            f"{slope(samples, lambda sample: sample.resident_bytes) * 60 / MiB:+.2f} MiB a minute over the later two "
+            f"thirds, {slope(samples, lambda sample: sample.heap.held_bytes) * 60 / MiB:+.2f} of what is held; "
             f"{self.left_bytes / MiB:.0f} MiB once the client is closed and malloc gave back what it keeps",
             f"tasks {min(tasks)} to {max(tasks)}, {self.before.tasks} before and {self.after.tasks} after",
             f"threads {min(threads)} to {max(threads)}, {self.before.threads} before and {self.after.threads} after",

@@ -8,6 +8,7 @@ import os
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,11 @@ class Heap:
     used_bytes: int
     kept_bytes: int
     python_blocks: int
+
+    @property
+    def held_bytes(self) -> int:
+        """What somebody holds, a block of the interpreter's taken as 64 bytes."""
+        return self.used_bytes + 64 * self.python_blocks
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,15 +83,15 @@ def trim() -> None:
         malloc_trim(0)
 
 
-def slope(samples: list[Sample]) -> float:
-    """Bytes a second by which resident memory grows: least squares over the later two thirds."""
+def slope(samples: list[Sample], of: Callable[[Sample], int]) -> float:
+    """Bytes a second by which a quantity grows: least squares over the later two thirds."""
     later = samples[len(samples) // 3 :]
     if len(later) < 2:
         return 0.0
     mean_s = sum(sample.at_s for sample in later) / len(later)
-    mean_bytes = sum(sample.resident_bytes for sample in later) / len(later)
+    mean_bytes = sum(of(sample) for sample in later) / len(later)
     spread = sum((sample.at_s - mean_s) ** 2 for sample in later)
-    together = sum((sample.at_s - mean_s) * (sample.resident_bytes - mean_bytes) for sample in later)
+    together = sum((sample.at_s - mean_s) * (of(sample) - mean_bytes) for sample in later)
     return together / spread
 
 
