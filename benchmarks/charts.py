@@ -19,7 +19,7 @@ _INK, _QUIET = "#22303c", "#d9dee3"
 
 
 def draw(found: Mapping[str, Any], folder: Path) -> list[Path]:
-    """Draws every chart that the run has data for; returns the files."""
+    """Draws every chart that the run has data for, of a quick run the first alone; returns the files."""
     import matplotlib as mpl
 
     mpl.use("agg")
@@ -27,7 +27,7 @@ def draw(found: Mapping[str, Any], folder: Path) -> list[Path]:
         {"font.size": 9, "axes.edgecolor": _QUIET, "axes.spines.top": False, "axes.spines.right": False}
     )
     prefix = "" if found["name"] == "latest" else f"{found['name']}-"
-    series = found["series"]
+    series = {} if found["name"] == "quick" else found["series"]
     drawn = {
         "throughput": _throughput(rows_from_json(found["rows"])),
         "batching": _batching(series["S6"]) if series.get("S6") else None,

@@ -175,7 +175,8 @@ async def _best_fixed(server: Server, profile: Profile, scale: Scale) -> tuple[O
             }
 
         tried = await measure(ways, scale.pick(Course(0.5, 1.5), Course(0.15, 0.45)))
-        found = await measure(_fastest(tried)[: scale.pick(3, 1)], _course(scale))
+        # A fixed size has no way up that a short run would have in it.
+        found = await measure(_fastest(tried)[: scale.pick(3, 1)], scale.pick(_course(scale), Course(0.5, 2.0)))
     size, window = _fastest(found)[0]
     return found[size, window], f"{size} images a batch, {window} in flight"
 

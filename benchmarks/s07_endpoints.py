@@ -122,7 +122,7 @@ class Course:
 async def run(scale: Scale) -> Report:
     """Balancers side by side: their servers mostly sleep. Each run has a new client and new servers."""
     report = Report(series={"S7": {}})
-    phases = scale.pick(Phases(8, 50, 30), Phases(1.2, 3, 2.2))
+    phases = scale.pick(Phases(8, 50, 30), Phases(1, 2.2, 1.6))
     balancers: tuple[Balancer, ...] = scale.pick(("least_loaded", "round_robin"), ("least_loaded",))
     rounds = [
         await asyncio.gather(*(_measure(balancer, phases) for balancer in balancers)) for _ in range(scale.pick(3, 1))

@@ -34,7 +34,7 @@ def _link(endpoint: str, mbit_per_s: float) -> contextlib.AbstractAsyncContextMa
 
 
 async def _slow(endpoint: str, mbit_per_s: float, scale: Scale) -> Row:
-    images = inputs.repeated(inputs.jpegs(1280, 960), scale.pick(200, 120))
+    images = inputs.repeated(inputs.jpegs(1280, 960), scale.pick(200, 100))
     few = images[:10]
     level = 2 if scale.quick else await _best_level(endpoint, images[:60])
     best = official.Settings(batch=5, brotli_quality=level)
