@@ -44,6 +44,8 @@ _SOME_SAMPLES: Final = 8
 _ENOUGH_SAMPLES: Final = 32
 _LARGEST_FIT: Final = 2.0
 _CLEARLY_WORSE: Final = 0.9
+_SUDDEN: Final = 2.0
+"""Times the mean latency: a batch over the target that took longer tells of a server that changed."""
 _CHANGED: Final = 0.25
 """Change of the held throughput, as a logarithm, that makes all moves worth trying again."""
 _RISK_PAUSES: Final = (256, 4096)
@@ -153,7 +155,7 @@ class BatchController:
             trial.over += self._is_over(latency_s)
             if weight:
                 trial.rate.add(images, in_flight, own_s, weight)
-            self._judge(trial, now)
+            self._judge(trial, latency_s, now)
         elif weight:
             self._rate.add(images, in_flight, own_s, weight)
             self._hold(latency_s, now)
@@ -230,13 +232,13 @@ class BatchController:
         if rate.count >= _FEW_SAMPLES:
             self._tail.add(latency_s / rate.latency_s)
         if self._is_slow(rate) or self._guard.exceeded(self._is_over(latency_s), now - latency_s, now):
-            self._shrink(now)
+            self._shrink(latency_s, now)
             return
         if self._reduced_from is not None and rate.count >= _SOME_SAMPLES:
             self._learn_from_decrease()
         if rate.count < (_SURE_SAMPLES if self._tour.starting else _FEW_SAMPLES):
             return
-        if now - self._held_since >= self._tour.hold_for * rate.latency_s:
+        if now - self._held_since >= self._tour.hold_for * rate.latency_s and not self._is_over(latency_s):
             self._try_next(now)
 
     def _try_next(self, now: float) -> None:
@@ -254,10 +256,13 @@ class BatchController:
             self._pass_on()
         self._held_since = now
 
-    def _judge(self, trial: Trial, now: float) -> None:
+    def _judge(self, trial: Trial, latency_s: float, now: float) -> None:
         rate = trial.rate
         if self._is_slow(rate) or trial.over >= _SURE_SAMPLES:
-            self._reject(trial, now)
+            if trial.move.shrinks:
+                self._follow_down(trial, latency_s, now)
+            else:
+                self._reject(trial, now)
             return
         if rate.count < _SURE_SAMPLES:
             return
@@ -288,6 +293,13 @@ class BatchController:
         self._held_since = now
         self._guard.reset()
         self._apply(self._held, f"held, against {trial.move.value}", trial.rate.latency_s, now)
+
+    def _follow_down(self, trial: Trial, latency_s: float, now: float) -> None:
+        """Less in flight, and yet over the target: the server has turned slow, and the held setting with it."""
+        self._trial = None
+        self._held, self._rate = trial.setting, trial.rate
+        self._reduced_from = None
+        self._shrink(latency_s, now)
 
     def _end(self, trial: Trial) -> None:
         self._trial = None
@@ -355,12 +367,14 @@ class BatchController:
         from reducing, and throughput would go down to nothing for it."""
         return max(self._target_s, _REACHABLE * self._response.lone_s(self._held, self._rate.latency_s))
 
-    def _shrink(self, now: float) -> None:
+    def _shrink(self, latency_s: float, now: float) -> None:
+        """``latency_s`` is the last batch's: the mean is slow to show that a server has turned slow."""
         self._learn_from_decrease()
         rate, base = self._rate, self._base
-        over = rate.recent_s * self._tail.value / (_MARGIN * self._reachable_s)
+        over = max(rate.recent_s * self._tail.value, latency_s) / (_MARGIN * self._reachable_s)
         scale = _AFTER_DECREASE / min(2.0, max(1.0, over))
-        self._reduced_from = (base, rate.images_per_s)
+        is_sudden = latency_s > _SUDDEN * rate.latency_s  # what was measured before is no measure for what comes
+        self._reduced_from = None if is_sudden else (base, rate.images_per_s)
         self._decrease(self._response.reduced(base, scale), "latency over target", now)
 
     def _learn_from_decrease(self) -> None:

@@ -10,6 +10,10 @@ from athena_async.batching.moves import Setting
 _FLAT: Final = 0.3
 """Elasticity below which reducing hardly shortens latency."""
 _STEEPNESS_FLOOR: Final = 0.25
+_ABOUT_EQUAL: Final = 0.2
+"""Difference of two elasticities that is no reason to reduce the one that costs throughput."""
+_OPPOSITE: Final = -0.5
+"""Elasticity that no noise explains: less took longer, or more took less time."""
 
 
 class Elasticity:
@@ -29,8 +33,13 @@ class Elasticity:
         return f"Elasticity({self.value:.2f})"
 
     def learn(self, setting_ratio: float, quantity_ratio: float, weight: float) -> None:
-        """The setting changed by ``setting_ratio`` and the quantity with it by ``quantity_ratio``."""
+        """The setting changed by ``setting_ratio`` and the quantity with it by ``quantity_ratio``.
+
+        Nothing is learnt where the quantity clearly went the other way: then the server changed meanwhile.
+        """
         seen = math.log(quantity_ratio) / math.log(setting_ratio)
+        if seen < _OPPOSITE:
+            return
         self.value += weight * (min(self._most, max(0.0, seen)) - self.value)
 
 
@@ -83,11 +92,13 @@ class Response:
 
     def reduced(self, setting: Setting, scale: float) -> Setting:
         """The setting whose latency is ``scale`` times that of ``setting``, at the least cost in throughput: reduced
-        is what latency grows with most steeply, by at most half and at least 1; never below 1."""
+        is what latency grows with most steeply, in doubt batches in flight, by at most half and at least 1; never
+        below 1."""
         images, in_flight = setting
-        steep_in_flight = self.by_in_flight.value >= self.by_images.value or self.is_flat_in_images
+        steep_in_flight = self.by_in_flight.value >= self.by_images.value - _ABOUT_EQUAL or self.is_flat_in_images
         if in_flight > 1 and (steep_in_flight or images == 1):
             wanted = in_flight * math.pow(scale, 1.0 / max(_STEEPNESS_FLOOR, self.by_in_flight.value))
             return Setting(images, max(1, in_flight // 2, min(in_flight - 1, round(wanted))))
-        wanted = images * math.pow(scale, 1.0 / max(_STEEPNESS_FLOOR, self.by_images.value))
+        # A steepness above 1 is that of a knee, and no guide to what is below it.
+        wanted = images * math.pow(scale, 1.0 / min(1.0, max(_STEEPNESS_FLOOR, self.by_images.value)))
         return Setting(max(1, images // 2, min(images - 1, int(wanted))), in_flight)

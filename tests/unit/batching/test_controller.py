@@ -9,6 +9,8 @@ from collections.abc import Callable
 import pytest
 
 from athena_async.batching.controller import BatchController, BatchPlan
+from athena_async.batching.moves import Setting
+from athena_async.batching.response import Response
 from athena_async.config import BatchingConfig
 
 KIB = 1024
@@ -184,6 +186,14 @@ class TestKeepsTheTarget:
         assert p95(latencies) <= 1.0
         assert after > 0.8 * before
 
+    def test_nearly_within_15_s_where_everything_takes_twenty_times_as_long(self) -> None:
+        """A third of the target is then the fixed cost of a batch, so that noise decides what seems to be reachable."""
+        controller = BatchController(BatchingConfig(target_latency_s=0.3))
+        cost = lambda n, now: (0.005 + 0.0005 * n) * (20.0 if now >= 8.0 else 1.0)  # noqa: E731
+        drive(controller, cost, 23.0)
+        _, latencies = drive(controller, cost, 30.0, start_s=23.0)
+        assert p95(latencies) <= 0.5, "3 s at first"
+
     def test_but_does_not_give_up_throughput_for_one_that_cannot_be_kept(self, controller: BatchController) -> None:
         cost = lambda images, now: 1.5 + 0.0001 * images  # noqa: E731
         drive(controller, cost, 150.0, workers=4)
@@ -196,6 +206,27 @@ class TestKeepsTheTarget:
         now = answer(controller, 1, 3.0, now)
         answer(controller, 30, 0.3, now)
         assert controller.snapshot().decreases == before
+
+
+class TestResponse:
+    def test_a_smaller_batch_that_took_as_long_has_a_fixed_cost(self) -> None:
+        response = Response()
+        response.learn(Setting(200, 2), 2000.0, Setting(100, 2), 1000.0, 1.0)
+        assert response.by_images.value == pytest.approx(0.0)
+
+    def test_a_smaller_batch_that_took_longer_tells_of_the_server_and_not_of_batches(self) -> None:
+        """Taken for a fixed cost it made a server that had turned 20 times slower look like one that no smaller
+        batch makes faster, and for half a minute nothing was reduced."""
+        response = Response()
+        before = response.by_images.value
+        response.learn(Setting(200, 2), 1700.0, Setting(163, 2), 94.0, 0.5)
+        assert response.by_images.value == before
+        assert response.lone_s(Setting(163, 1), 1.7) < 0.5 * 1.7
+
+    def test_below_a_knee_a_reduction_is_no_smaller_than_for_a_cost_per_image(self) -> None:
+        response = Response()
+        response.by_images.value, response.by_in_flight.value = 1.5, 0.9
+        assert response.reduced(Setting(100, 2), 0.6) == Setting(60, 2)
 
 
 class TestFrozen:
