@@ -22,7 +22,8 @@ class FaultProxy:
         self._host, _, port = target.rpartition(":")
         self._port = int(port)
         self._buffer_bytes = buffer_bytes
-        self._server: asyncio.Server | None = None
+        self._listener = socket.socket()
+        self._accepting: asyncio.Task[None] | None = None
         self._pairs: set[tuple[asyncio.StreamWriter, asyncio.StreamWriter]] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._finished: weakref.WeakSet[asyncio.StreamWriter] = weakref.WeakSet()
@@ -36,8 +37,7 @@ class FaultProxy:
 
     @property
     def address(self) -> str:
-        assert self._server is not None
-        return f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return f"127.0.0.1:{self._listener.getsockname()[1]}"
 
     @property
     def is_stalled(self) -> bool:
@@ -45,18 +45,21 @@ class FaultProxy:
         return self.stall_after_bytes is not None and self.carried_bytes > self.stall_after_bytes
 
     async def __aenter__(self) -> Self:
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
+        self._listener.bind(("127.0.0.1", 0))
         if self._buffer_bytes is not None:
-            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer_bytes)
-        self._server = await asyncio.start_server(self._accept, sock=listener)
+            self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, self._buffer_bytes)
+        self._listener.listen()
+        self._listener.setblocking(False)
+        self._accepting = asyncio.create_task(self._accept_all())
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._server is not None
-        self._server.close()
+        assert self._accepting is not None
+        self._listener.shutdown(socket.SHUT_RD)  # ends the accepting between two connections, as cancelling would not
+        await self._accepting
+        self._listener.close()
         self.reset()
         for task in list(self._tasks):
             task.cancel()
@@ -81,6 +84,15 @@ class FaultProxy:
             if client not in self._finished:
                 self._finished.add(client)
                 client.write_eof()
+
+    async def _accept_all(self) -> None:
+        """Until the listener is shut down. `asyncio.start_server` loses a connection that comes as it is closed."""
+        while True:
+            try:
+                accepted, _ = await asyncio.get_running_loop().sock_accept(self._listener)
+            except OSError:
+                return
+            await self._accept(*await asyncio.open_connection(sock=accepted))
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refusing:
