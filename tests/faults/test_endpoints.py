@@ -132,6 +132,27 @@ async def test_a_half_open_endpoint_gets_one_probe_at_a_time_though_many_batches
         assert history[history.index("returned") :].count("sent") >= 8, "a sound endpoint may have many again"
 
 
+async def test_answers_that_went_into_another_endpoints_dead_stream_are_soon_missed() -> None:
+    """The deployment writes an answer to any of its streams. Those that sent the requests live, and know of no loss."""
+    model = ServiceModel(fixed_s=0.05, parallelism=8)
+    async with (
+        Emulator(model=model) as living,
+        Emulator(model=model, deployments=living.deployments) as dying,
+        FaultProxy(dying.address) as proxy,
+    ):
+        both = config(living.address, endpoints=(living.address, proxy.address), timeout_s=60.0)
+        async with AthenaClient(both) as client, Load(client) as load:
+            await until(lambda: load.images >= 200)
+            proxy.hole = True
+            await asyncio.sleep(0.5)
+            proxy.refusing = True
+            proxy.reset()
+            await until(lambda: client.stats().orphan_count == 0 < client.stats().resent_count)
+            served = load.images
+            await until(lambda: load.images >= served + 200, otherwise="images of it still wait")
+        assert max(living.audit.sends().values()) <= 2
+
+
 async def test_the_last_endpoint_is_never_ejected() -> None:
     async with Emulator() as one, Emulator(deployments=one.deployments) as other:
         settings: ClientConfig = config(one.address, endpoints=(one.address, other.address), breaker=BREAKER)

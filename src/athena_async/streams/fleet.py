@@ -17,6 +17,7 @@ from athena_async.config import PoolConfig
 from athena_async.errors import ErrorCode
 from athena_async.streams.hooks import Hooks
 from athena_async.streams.loss import Loss
+from athena_async.streams.recovery import LatencyEstimate
 from athena_async.streams.session import Session, SessionSettings
 from athena_async.streams.state import State
 from athena_async.streams.ticket import Batch
@@ -89,6 +90,9 @@ class Fleet:
         self._channel_ids = itertools.count(1)
         self._left = asyncio.Event()
         self._owed_count = 0
+        self._lost_s = float("-inf")
+        """When a stream last ended that may have taken answers of the others' images with it."""
+        self._usual = {endpoint: LatencyEstimate() for endpoint in pool.endpoints}
         self._stalls: dict[str, bool] = {}
         """Endpoints with a stream that hangs, and whether anything was heard on another lately."""
         self._start: StartSoon | None = None
@@ -215,11 +219,19 @@ class Fleet:
             for endpoint in {session.endpoint for session in lanes if session.stalled}
         }
 
-    @staticmethod
-    def _is_overdue(batch: Batch, now: float, grace_s: float, silence_s: float, shared: bool) -> bool:
-        """Where some images of a request are answered the rest follow soon; a request without any may be slow."""
-        begun = shared or batch.is_begun
-        return now - batch.progress_s > (_OMITTED_GRACES * grace_s if begun else silence_s)
+    def _is_overdue(self, batch: Batch, now: float, grace_s: float, silence_s: float, shared: bool) -> bool:
+        """Where some images of a request are answered the rest follow soon; a request without any may be slow.
+
+        But after a stream was lost it is only as slow as its endpoint usually is: the service may write an answer to
+        any stream, and then it went with that one.
+        """
+        omitted_s = _OMITTED_GRACES * grace_s
+        if shared or batch.is_begun:
+            return now - batch.progress_s > omitted_s
+        slow_s = _SILENT_LATENCIES * self._usual[batch.carrier.endpoint].usual_s
+        if slow_s and batch.sent_s <= self._lost_s and now - self._lost_s > max(omitted_s, slow_s):
+            return True
+        return now - batch.progress_s > silence_s
 
     def foreign_answers(self, count: int) -> None:
         """Answers to other clients came to us, so about as many of ours went to them.
@@ -320,6 +332,7 @@ class Fleet:
     def _batch_finished(self, session: Session, batch: Batch, now: float) -> None:
         latency_s = now - batch.sent_s
         images = len(batch.tickets)
+        self._usual[session.endpoint].observe(latency_s)
         self.pool.answered(session, latency_s / images, now)
         if self._health.succeeded(session.endpoint, now):
             self._hooks.emit(events.EndpointReturned(now, session.endpoint))
@@ -344,6 +357,8 @@ class Fleet:
 
     def _lost(self, session: Session, loss: Loss) -> None:
         failure = loss.failure
+        if loss.was_open:
+            self._lost_s = self._clock()
         possibly_sent = sum(len(lost.tickets) for lost in loss.batches if not lost.unsent)
         self._hooks.emit(
             events.StreamClosed(

@@ -38,9 +38,11 @@ class Loss:
         failure: why.
         refused: the endpoint turned the call away for good; trying again alone will not help.
         silent_s: for how long it had owed answers and brought none.
+        was_open: the service may have written answers to it, whichever stream their requests came on.
     """
 
     batches: list[LostBatch]
     failure: CallFailed
     refused: bool
     silent_s: float = 0.0
+    was_open: bool = False

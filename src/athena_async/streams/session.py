@@ -329,6 +329,7 @@ class Session:
         if self.state is State.CLOSED:
             return
         failure = self._why_lost(failure)
+        was_open = self._opened_s is not None
         age_s = 0.0 if self._opened_s is None else asyncio.get_running_loop().time() - self._opened_s
         self._opened_s = None
         if failure is None:
@@ -337,7 +338,7 @@ class Session:
             return
         self._backoff_s = self._next_backoff_s(failure)
         self._enter(Input.LOST)
-        self._report_loss(failure, unread=age_s < self._settings.connect_timeout_s)
+        self._report_loss(failure, unread=age_s < self._settings.connect_timeout_s, was_open=was_open)
 
     def _why_lost(self, failure: CallFailed | None) -> CallFailed | None:
         """None where the stream ended in peace."""
@@ -359,7 +360,7 @@ class Session:
         self._failures += 1
         return delay_s
 
-    def _report_loss(self, failure: CallFailed, *, unread: bool = False) -> None:
+    def _report_loss(self, failure: CallFailed, *, unread: bool = False, was_open: bool = False) -> None:
         """``unread``: a call so young that was turned away cannot have been read before."""
         turned_away = failure.code in REFUSALS and not self._heard
         first_refusal = failure.code is ErrorCode.UNAUTHENTICATED and not self._auth_retried
@@ -372,7 +373,7 @@ class Session:
         self._outbox.clear()
         self.unwritten_bytes = 0
         self.stalled = False
-        self._hooks.lost(self, Loss(lost, failure, turned_away and not first_refusal, silent_s))
+        self._hooks.lost(self, Loss(lost, failure, turned_away and not first_refusal, silent_s, was_open))
 
     def _take_back(self, batch: Batch, unsent: bool) -> LostBatch:
         request_bytes = len(self._settings.request_head) + batch.size_bytes

@@ -427,6 +427,51 @@ def test_images_left_out_of_an_answer_are_told_after_two_graces() -> None:
     play(Bench, scene)
 
 
+def test_an_answer_may_have_gone_with_another_stream_that_was_lost() -> None:
+    """It is missed after ten latencies that are usual for its endpoint, and not after so many of another."""
+
+    async def scene(bench: Bench) -> None:
+        bench.fleet.demand()
+        await settle()
+        for endpoint, latency_s in (("a:1", 0.5), ("c:1", 5.0)):
+            usual = bench.send("usual", endpoint=endpoint)
+            await asyncio.sleep(latency_s)
+            bench.answer(usual)
+        quick, slow = bench.send("quick", endpoint="a:1"), bench.send("slow", endpoint="c:1")
+        bench.send("lost", endpoint="b:1")
+        await asyncio.sleep(0.1)
+        bench.transports["b:1"][0].call.fail(ErrorCode.UNAVAILABLE, "reset")
+        await asyncio.sleep(9.9)  # a first latency is taken to deviate by its half
+        bench.fleet.watch(0.1, 1.0, shared=False)
+        assert bench.overdue == []
+        await asyncio.sleep(0.2)
+        bench.fleet.watch(0.1, 1.0, shared=False)
+        assert bench.overdue == [quick]
+        bench.answer(quick)
+        bench.answer(slow)
+
+    play(lambda: Bench("a:1", "b:1", "c:1"), scene)
+
+
+def test_a_stream_that_was_never_open_took_no_answer_with_it() -> None:
+    async def scene(bench: Bench) -> None:
+        bench.fleet.demand()
+        await settle()
+        usual = bench.send("usual", endpoint="a:1")
+        await asyncio.sleep(0.2)
+        bench.answer(usual)
+        before = bench.send("before", endpoint="a:1")
+        bench.fleet.demand()
+        await settle()
+        assert [loss.was_open for loss in bench.losses] == [False, False]
+        await asyncio.sleep(20.0)
+        bench.fleet.watch(0.1, 1.0, shared=False)
+        assert bench.overdue == []
+        bench.answer(before)
+
+    play(lambda: Bench("a:1", "b:1", connects={"b:1": [DOWN, DOWN]}), scene)
+
+
 def test_on_a_shared_deployment_old_batches_make_room_but_never_unwritten_ones() -> None:
     """A batch that waits for the writer would not be sent at all."""
 
