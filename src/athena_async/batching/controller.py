@@ -16,24 +16,17 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from athena_async.batching.estimates import LatencyGuard, TailRatio, Throughput, WindowMinimum
+from athena_async.batching.estimates import Throughput, WindowMinimum
 from athena_async.batching.moves import Move, Setting, Tour, Trial, is_sensible, neighbour, start, stride, wanted_gain
 from athena_async.batching.plan import BatchPlan, ControllerState
 from athena_async.batching.request_size import RequestSize
 from athena_async.batching.response import Response
+from athena_async.batching.target import LatencyTarget
 from athena_async.batching.transition import Transition
 from athena_async.config import BatchingConfig
 
 __all__ = ["BatchController", "BatchPlan", "ControllerState"]
 
-_FREE_LATENCY: Final = 0.1
-"""Part of the target below which latency costs nothing: there, ties go to larger batches."""
-_MARGIN: Final = 0.95
-"""Part of the target that the estimated 95th percentile is kept under."""
-_AFTER_DECREASE: Final = 0.9
-"""Part of that margin that a decrease aims at."""
-_REACHABLE: Final = 2.0
-"""A target below this multiple of what a lone small batch takes cannot be kept by reducing anything."""
 _BASELINE_WINDOW_S: Final = 10.0
 _STALE_S: Final = 10.0
 """A pause after which what was measured is too old to compare with."""
@@ -68,7 +61,7 @@ class BatchController:
 
     def __init__(self, config: BatchingConfig, patience_s: float = 8.0) -> None:
         self._config = config
-        self._target_s = config.target_latency_s
+        self._target = LatencyTarget(config.target_latency_s)
         self._request_size = RequestSize(config.max_bytes, patience_s, slow_start=config.fixed_size is None)
         self._bytes_per_image = 0.0
         self._held = start(config)
@@ -78,8 +71,6 @@ class BatchController:
         self._trial: Trial | None = None
         self._tour = Tour()
         self._response = Response()
-        self._tail = TailRatio()
-        self._guard = LatencyGuard()
         self._baseline = WindowMinimum(_BASELINE_WINDOW_S)
         self._transition = Transition(self._held)
         self._first_answer_at: float | None = None
@@ -152,7 +143,7 @@ class BatchController:
         weight, own_s = self._transition.own_latency(in_flight, latency_s, now)
         trial = self._trial
         if trial is not None:
-            trial.over += self._is_over(latency_s)
+            trial.over += self._target.is_over(latency_s, self._lone_s)
             if weight:
                 trial.rate.add(images, in_flight, own_s, weight)
             self._judge(trial, latency_s, now)
@@ -201,7 +192,7 @@ class BatchController:
             per_image_s=per_batch_s * slope / self._plan.images,
             per_batch_s=per_batch_s * (1.0 - slope),
             baseline_s=0.0 if math.isinf(self._baseline.value) else self._baseline.value,
-            latency_p95_s=rate.recent_s * self._tail.value,
+            latency_p95_s=self._target.p95_s(rate),
             images_per_s=rate.images_per_s,
             application_limited=self._application_limited,
             decreases=self._decreases,
@@ -230,15 +221,16 @@ class BatchController:
     def _hold(self, latency_s: float, now: float) -> None:
         rate = self._rate
         if rate.count >= _FEW_SAMPLES:
-            self._tail.add(latency_s / rate.latency_s)
-        if self._is_slow(rate) or self._guard.exceeded(self._is_over(latency_s), now - latency_s, now):
+            self._target.learn(latency_s, rate)
+        if self._target.is_slow(rate, self._lone_s) or self._target.is_exceeded(latency_s, self._lone_s, now):
             self._shrink(latency_s, now)
             return
         if self._reduced_from is not None and rate.count >= _SOME_SAMPLES:
             self._learn_from_decrease()
         if rate.count < (_SURE_SAMPLES if self._tour.starting else _FEW_SAMPLES):
             return
-        if now - self._held_since >= self._tour.hold_for * rate.latency_s and not self._is_over(latency_s):
+        rested = now - self._held_since >= self._tour.hold_for * rate.latency_s
+        if rested and not self._target.is_over(latency_s, self._lone_s):
             self._try_next(now)
 
     def _try_next(self, now: float) -> None:
@@ -258,7 +250,7 @@ class BatchController:
 
     def _judge(self, trial: Trial, latency_s: float, now: float) -> None:
         rate = trial.rate
-        if self._is_slow(rate) or trial.over >= _SURE_SAMPLES:
+        if self._target.is_slow(rate, self._lone_s) or trial.over >= _SURE_SAMPLES:
             if trial.move.shrinks:
                 self._follow_down(trial, latency_s, now)
             else:
@@ -291,7 +283,7 @@ class BatchController:
             self._risk_pause = min(_RISK_PAUSES[1], 2 * self._risk_pause)
         self._pass_on(clearly=0.0 < trial.rate.images_per_s < _CLEARLY_WORSE * self._rate.images_per_s)
         self._held_since = now
-        self._guard.reset()
+        self._target.forgive()
         self._apply(self._held, f"held, against {trial.move.value}", trial.rate.latency_s, now)
 
     def _follow_down(self, trial: Trial, latency_s: float, now: float) -> None:
@@ -300,6 +292,7 @@ class BatchController:
         self._held, self._rate = trial.setting, trial.rate
         self._reduced_from = None
         self._shrink(latency_s, now)
+        self._reduced_from = None  # the trial's few answers are from before and after the server changed
 
     def _end(self, trial: Trial) -> None:
         self._trial = None
@@ -321,7 +314,7 @@ class BatchController:
         setting = neighbour(base, move, self._stride(move), limit)
         if setting is None:
             return None
-        room = _MARGIN * self._reachable_s / (self._rate.recent_s * self._tail.value)
+        room = self._target.room(self._rate, self._lone_s)
         if move.shrinks or self._response.growth(base, setting) <= room:
             return setting, False
         if move is Move.LARGER:  # a smaller step may still fit
@@ -334,7 +327,7 @@ class BatchController:
 
     @property
     def _is_free(self) -> bool:
-        return self._rate.recent_s * self._tail.value < _FREE_LATENCY * self._target_s
+        return self._target.is_free(self._rate)
 
     @property
     def _base(self) -> Setting:
@@ -348,31 +341,15 @@ class BatchController:
 
     # --- reducing ---
 
-    def _is_slow(self, rate: Throughput) -> bool:
-        """Whether the 95th percentile is near the target; with few samples, whether the mean is beyond it."""
-        if rate.count >= _SOME_SAMPLES:
-            over = rate.recent_s * self._tail.value / (_MARGIN * self._target_s)
-        elif rate.count >= _SURE_SAMPLES:
-            over = rate.latency_s / self._target_s
-        else:
-            return False
-        return over > 1.0 and over * self._target_s > self._reachable_s
-
-    def _is_over(self, latency_s: float) -> bool:
-        return latency_s > self._target_s and latency_s > self._reachable_s
-
     @property
-    def _reachable_s(self) -> float:
-        """The target, or more where even a lone small batch would take longer: then there is nothing to gain
-        from reducing, and throughput would go down to nothing for it."""
-        return max(self._target_s, _REACHABLE * self._response.lone_s(self._held, self._rate.latency_s))
+    def _lone_s(self) -> float:
+        """What a lone small batch is expected to take."""
+        return self._response.lone_s(self._held, self._rate.latency_s)
 
     def _shrink(self, latency_s: float, now: float) -> None:
-        """``latency_s`` is the last batch's: the mean is slow to show that a server has turned slow."""
         self._learn_from_decrease()
         rate, base = self._rate, self._base
-        over = max(rate.recent_s * self._tail.value, latency_s) / (_MARGIN * self._reachable_s)
-        scale = _AFTER_DECREASE / min(2.0, max(1.0, over))
+        scale = self._target.scale(rate, latency_s, self._lone_s)
         is_sudden = latency_s > _SUDDEN * rate.latency_s  # what was measured before is no measure for what comes
         self._reduced_from = None if is_sudden else (base, rate.images_per_s)
         self._decrease(self._response.reduced(base, scale), "latency over target", now)
@@ -399,7 +376,7 @@ class BatchController:
 
     def _measure_anew(self, now: float) -> None:
         self._rate = Throughput()
-        self._guard.reset()
+        self._target.forgive()
         self._held_since = now
 
     def _apply(self, setting: Setting, reason: str, latency_s: float, now: float) -> None:

@@ -73,6 +73,28 @@ def answer(
     return now
 
 
+def slowly(controller: BatchController, times: float, now: float) -> float:
+    """A batch at ``times`` the cost of a server that takes 100 ms a batch and 5 ms an image."""
+    plan = controller.plan(now)
+    return answer(controller, 1, times * (0.1 + 0.005 * plan.images) * plan.in_flight, now)
+
+
+def until_it_says(controller: BatchController, reason: str) -> float:
+    """Answers from that server until the controller has found its place, and then until it gives this reason."""
+    now = 0.0
+    while now < 60.0 or controller.snapshot().reason != reason:
+        now = slowly(controller, 1.0, now)
+        assert now < 600.0, "it never came to that"
+    return now
+
+
+def per_image_share(controller: BatchController) -> float:
+    """The part of a batch's time that is taken to be for its images."""
+    state = controller.snapshot()
+    per_images_s = state.per_image_s * state.images
+    return per_images_s / (per_images_s + state.per_batch_s)
+
+
 @pytest.fixture
 def controller() -> BatchController:
     return BatchController(BatchingConfig())
@@ -206,6 +228,37 @@ class TestKeepsTheTarget:
         now = answer(controller, 1, 3.0, now)
         answer(controller, 30, 0.3, now)
         assert controller.snapshot().decreases == before
+
+
+class TestSuddenlySlow:
+    """A server that takes many times as long all at once, one mechanism at a time."""
+
+    def test_nothing_is_tried_behind_a_batch_that_was_over_the_target(self, controller: BatchController) -> None:
+        now = answer(controller, 2, 0.4)
+        now = answer(controller, 1, 1.2, now)
+        assert controller.snapshot().reason == "start", "with a mean of 0.8 s something would be tried"
+        answer(controller, 1, 0.4, now)
+        assert controller.snapshot().reason.startswith("trying")
+
+    def test_a_trial_of_less_that_is_over_the_target_goes_on_down(self, controller: BatchController) -> None:
+        now = until_it_says(controller, "trying smaller batches")
+        tried = controller.plan(now)
+        while controller.snapshot().reason == "trying smaller batches":
+            now = slowly(controller, 3.0, now)
+        assert controller.snapshot().reason == "latency over target"
+        assert controller.plan(now).images < tried.images
+
+    @pytest.mark.parametrize("reason", ["trying smaller batches", "held, against smaller batches"])
+    def test_nothing_is_learnt_from_what_was_measured_before_it(self, controller: BatchController, reason: str) -> None:
+        """Half as large a batch on a server that is 2.5 times as slow takes longer, and not for a fixed cost."""
+        now = until_it_says(controller, reason)
+        before = per_image_share(controller)
+        while controller.snapshot().decreases == 0:
+            now = slowly(controller, 2.5, now)
+        for _ in range(10):
+            now = slowly(controller, 2.5, now)
+        assert before > 0.7
+        assert per_image_share(controller) >= before - 0.1
 
 
 class TestResponse:
