@@ -44,6 +44,7 @@ def rows(output: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in output.read_bytes().splitlines()]
 
 
+@pytest.mark.timeout(60)  # five processes are started one after the other: half of a single test's limit even alone
 @pytest.mark.parametrize("name", ["out.jsonl", "out.parquet"])
 def test_kill_and_resume_loses_nothing_and_doubles_nothing(
     tmp_path: Path, endpoint: str, audit: Path, name: str
