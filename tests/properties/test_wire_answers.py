@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -55,6 +56,7 @@ def test_whole_responses(data: bytes) -> None:
     assert by_hand(data) == by_protobuf(data)
 
 
+@pytest.mark.timeout(60)
 @settings(max_examples=600, deadline=None)
 @given(RESPONSES, st.data())
 def test_responses_with_a_few_bytes_changed_or_the_end_cut_off(data: bytes, draw: st.DataObject) -> None:

@@ -47,6 +47,7 @@ def test_answers_that_never_come_are_asked_for_again_and_end() -> None:
     assert figures.resent > 50
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("minutes", [0, 1, 59])
 def test_answers_held_back_are_not_asked_for_again(minutes: int) -> None:
     """P4."""
