@@ -1,6 +1,7 @@
 """``make soak``: images through a TCP proxy and a service that both misbehave at random, for 20 minutes.
 
     python -m tests.soak [--minutes 20] [--seed N]
+    python -m tests.soak --minutes 10 --leak 1      must end with exit code 1
 
 The emulator is a process of its own. At the end it is asked what it was sent, and this process what it holds. Ends by
 itself, and with exit code 1 where a promise did not hold.
@@ -185,6 +186,14 @@ async def _plan(emulator: EmulatorProcess, plan: dict[str, object], seconds: flo
         await asyncio.shield(_ask(emulator, "PATCH", "/faults", {name: type(value)() for name, value in plan.items()}))
 
 
+async def leak(mib_per_min: float) -> None:
+    """Holds ever more memory, to see the run fail."""
+    held: list[bytes] = []
+    while True:
+        held.append(b"x" * int(mib_per_min * MiB / 60))
+        await asyncio.sleep(1.0)
+
+
 async def classify(client: AthenaClient, account: Account, source: AsyncIterator[object]) -> None:
     async for result in client.stream(source):
         account.seen[result.index] = min(255, account.seen[result.index] + 1)
@@ -267,7 +276,7 @@ class Run:
         return "\n".join(lines)
 
 
-async def soak(minutes: float, seed: int, pace_per_s: float) -> Run:
+async def soak(minutes: float, seed: int, pace_per_s: float, leak_mib_per_min: float = 0.0) -> Run:
     rng = random.Random(seed)
     account, dealt = Account(), Counter[str]()
     before = take()
@@ -284,6 +293,7 @@ async def soak(minutes: float, seed: int, pace_per_s: float) -> Run:
                 until_s = time.monotonic() + minutes * 60
                 work = asyncio.create_task(classify(client, account, images(account, rng, until_s, pace_per_s)))
                 watching = asyncio.create_task(watch.run())
+                leaking = asyncio.create_task(leak(leak_mib_per_min))
                 faults = asyncio.create_task(misbehave(proxy, emulator, random.Random(seed + 1), dealt))
                 await asyncio.sleep(minutes * 60)
                 faults.cancel()
@@ -292,6 +302,7 @@ async def soak(minutes: float, seed: int, pace_per_s: float) -> Run:
                 proxy.reset()
                 await asyncio.wait_for(work, 60.0 + _QUIET_S)
                 watching.cancel()
+                leaking.cancel()
                 stats = client.stats()
             trim()
             left_bytes = take().resident_bytes
@@ -319,9 +330,10 @@ def main() -> int:
     parser.add_argument("--minutes", type=float, default=20.0)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(2**32))
     parser.add_argument("--pace", type=float, default=500.0, help="images a second")
+    parser.add_argument("--leak", type=float, default=0.0, help="MiB a minute to hold on purpose")
     given = parser.parse_args()
     print(f"seed {given.seed}: repeat with --seed {given.seed}", flush=True)
-    run = asyncio.run(soak(given.minutes, given.seed, given.pace))
+    run = asyncio.run(soak(given.minutes, given.seed, given.pace, given.leak))
     print(run.report())
     broken = run.broken()
     print("\n".join(f"BROKEN: {promise}" for promise in broken) or "all promises held")
