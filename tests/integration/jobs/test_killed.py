@@ -6,7 +6,7 @@ import json
 import sqlite3
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
 
@@ -56,7 +56,7 @@ def test_kill_and_resume_loses_nothing_and_doubles_nothing(
     seen = 0
     for _ in range(3):
         with start(*command) as process:
-            kill_when_grown(process, written)
+            kill_when_settled(process, output, written)
         done = settled(output)
         assert seen < len(done) < COUNT
         seen = len(done)
@@ -70,18 +70,30 @@ def test_kill_and_resume_loses_nothing_and_doubles_nothing(
     assert sent.count(sent[-1]) == COUNT - len(done)
 
 
-def kill_when_grown(process: subprocess.Popen[str], written: Path) -> None:
-    """kill -9 once two batches are on the disk: then the first one is in the ledger."""
-    growths, last, deadline = 0, size(written), time.monotonic() + 8
-    while growths < 2:
-        assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline
-        now = size(written)
-        growths, last = growths + (now > last), now
-        time.sleep(0.005)
+def kill_when_settled(process: subprocess.Popen[str], output: Path, written: Path) -> None:
+    """kill -9 once what was written is in the ledger, whose log grows then, and more is written that may not be."""
+    log = Path(f"{output}.ledger-wal")
+    before = size(written)  # a resumed run cuts off first what is not in the ledger
+    wait_until(process, lambda: size(written) > before)
+    logged = changed_ns(log)
+    wait_until(process, lambda: changed_ns(log) != logged)
+    before = size(written)
+    wait_until(process, lambda: size(written) > before)
     process.kill()
     process.communicate()
 
 
-def size(written: Path) -> int:
-    return written.stat().st_size if written.exists() else 0
+def wait_until(process: subprocess.Popen[str], holds: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 15
+    while not holds():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
+
+
+def changed_ns(path: Path) -> int:
+    return path.stat().st_mtime_ns if path.exists() else 0
