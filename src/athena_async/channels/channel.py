@@ -44,7 +44,9 @@ _CODES = {
 _MASKED_STATUS = "Internal error from Core"
 # How long to wait for the server's status after a failed write; Core need not deliver one.
 _STATUS_PATIENCE_S = 0.5
-_TOO_LARGE = re.compile(r"larger than max \((\d+) vs\. (\d+)\)")
+# In the words of gRPC for C++, Python and Go, and of that for Java, which names the limit first.
+_TOO_LARGE = re.compile(r"larger than max \((?P<sent>\d+) vs\.? (?P<allowed>\d+)\)")
+_TOO_LARGE_IN_JAVA = re.compile(r"exceeds maximum size (?P<allowed>\d+): (?P<sent>\d+)")
 
 
 class CallFailed(Exception):
@@ -76,8 +78,10 @@ class CallFailed(Exception):
     @property
     def refused_size_bytes(self) -> tuple[int, int] | None:
         """(bytes sent, bytes allowed) where a message was refused as too large."""
-        found = _TOO_LARGE.search(self.message) if self.code is ErrorCode.RESOURCE_EXHAUSTED else None
-        return (int(found[1]), int(found[2])) if found else None
+        if self.code is not ErrorCode.RESOURCE_EXHAUSTED:
+            return None
+        found = _TOO_LARGE.search(self.message) or _TOO_LARGE_IN_JAVA.search(self.message)
+        return (int(found["sent"]), int(found["allowed"])) if found else None
 
 
 class StreamCall(Protocol):

@@ -90,13 +90,14 @@ class _Breaker:
 
     __slots__ = (
         "answers", "at", "closed_at", "ejections", "endpoint", "failures",
-        "health_check_failed", "latency", "open_until", "probing", "reason",
+        "health_check_failed", "latency", "open_until", "probe", "probing", "reason",
     )  # fmt: skip
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
         self.open_until: float | None = None
         self.probing = False
+        self.probe: object = None
         self.health_check_failed = False
         self.failures = 0
         self.ejections = 0
@@ -123,7 +124,7 @@ class _Breaker:
 
     def open(self, now: float, ejected_s: float, reason: str) -> None:
         self.open_until = now + ejected_s
-        self.probing = False
+        self.probing, self.probe = False, None
         self.health_check_failed = False
         self.ejections += 1
         self.reason = reason
@@ -131,7 +132,7 @@ class _Breaker:
 
     def close(self, now: float) -> None:
         self.open_until = None
-        self.probing = False
+        self.probing, self.probe = False, None
         self.closed_at = now
 
 
@@ -222,15 +223,20 @@ class HealthBoard:
             return None  # a slow endpoint is worth more than a panic
         return self._eject(breaker, "latency", now)
 
-    def probe_started(self, endpoint: str, now: float) -> None:
+    def probe_started(self, endpoint: str, now: float, probe: object = None) -> None:
         """A batch was given to the endpoint. Where it is HALF_OPEN that is its one probe, which
-        `succeeded`, `failed` or `probe_dropped` ends."""
+        `succeeded`, `failed` or `probe_dropped` ends. ``probe``: the batch, to know it again."""
         breaker = self._breakers[endpoint]
         breaker.probing = breaker.state(now) is EndpointState.HALF_OPEN
+        breaker.probe = probe if breaker.probing else None
 
-    def probe_dropped(self, endpoint: str) -> None:
-        """The probe was neither answered nor did it fail: it was never sent, or its images were cancelled."""
-        self._breakers[endpoint].probing = False
+    def probe_dropped(self, endpoint: str, probe: object = None) -> None:
+        """The probe was neither answered nor did it fail: it was never sent, or its images were cancelled.
+
+        ``probe``: the batch that is over; another than the probe, sent before the ejection, changes nothing."""
+        breaker = self._breakers[endpoint]
+        if probe is None or probe is breaker.probe:
+            breaker.probing, breaker.probe = False, None
 
     def health_checked(self, endpoint: str, alive: bool, now: float) -> None:
         """A health check beside the batches (ListDeployments) was answered or not.

@@ -51,14 +51,15 @@ class _Member(Generic[LaneT]):
     expires_s: float
     latency: PeakEwma
     retiring: str = ""
+    was_ready: bool = False
 
 
 class Pool(Generic[LaneT]):
     """All channels of a client.
 
     Invariants: only lanes that are ready, not retiring, and whose endpoint is eligible are picked;
-    a retiring lane is drained once a younger one of its endpoint is ready; an endpoint never has more than
-    ``max_channels`` lanes but while one replaces another.
+    a retiring lane is drained once the one in its place has been ready, and any of its endpoint is; an endpoint
+    never has more than ``max_channels`` lanes but while one replaces another.
     """
 
     def __init__(self, endpoints: Sequence[str], config: PoolConfig, health: HealthBoard, rng: random.Random) -> None:
@@ -126,6 +127,7 @@ class Pool(Generic[LaneT]):
         for endpoint in self.endpoints:
             members = [m for m in self._members.values() if m.lane.endpoint == endpoint]
             for member in members:
+                member.was_ready = member.was_ready or member.lane.ready
                 if member.expires_s <= now and not member.retiring:
                     member.retiring = "age"
             lasting = [m for m in members if not m.retiring]
@@ -137,8 +139,14 @@ class Pool(Generic[LaneT]):
             surplus = sorted(lasting, key=lambda m: m.lane.outstanding_bytes)[: max(0, -missing)]
             drained.extend((m.lane, "idle") for m in surplus)
             if any(m.lane.ready for m in lasting):
-                drained.extend((m.lane, m.retiring) for m in members if m.retiring)
+                replaced = len(members) - len(lasting) - max(0, self._wanted[endpoint] - self._up(lasting))
+                drained.extend((m.lane, m.retiring) for m in [m for m in members if m.retiring][: max(0, replaced)])
         return Resize(opened, drained)
+
+    @staticmethod
+    def _up(members: list[_Member[LaneT]]) -> int:
+        """How many have been connected: one that rests or lost its stream is not waited for again."""
+        return sum(member.was_ready for member in members)
 
     def _candidate(self, member: _Member[LaneT], now: float) -> Candidate:
         lane = member.lane

@@ -159,7 +159,7 @@ class Fleet:
 
     def sent(self, session: Session, batch: Batch) -> None:
         """A batch was handed to a session."""
-        self._health.probe_started(session.endpoint, self._clock())
+        self._health.probe_started(session.endpoint, self._clock(), batch)
 
     def watch(self, usual_latency_s: float, grace_s: float, *, shared: bool) -> None:
         """Finds what should have been answered: sessions that are stuck, and images left out of an answer.
@@ -350,9 +350,9 @@ class Fleet:
             )
         )
 
-    def _batch_over(self, session: Session, _batch: Batch) -> None:
+    def _batch_over(self, session: Session, batch: Batch) -> None:
         # A probe that is given up must not keep its endpoint waiting; one that was answered is told of next.
-        self._health.probe_dropped(session.endpoint)
+        self._health.probe_dropped(session.endpoint, batch)
         self._hooks.batch_over(session.endpoint)
 
     def _lost(self, session: Session, loss: Loss) -> None:

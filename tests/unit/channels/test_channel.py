@@ -256,6 +256,18 @@ async def test_a_message_that_is_too_large_tells_both_sizes() -> None:
         assert failure.refused_size_bytes == (size_bytes, 4 * 1024 * 1024)
 
 
+@pytest.mark.parametrize(
+    "message",
+    [
+        "SERVER: Received message larger than max (5242880 vs. 4194304)",
+        "grpc: received message larger than max (5242880 vs 4194304)",
+        "gRPC message exceeds maximum size 4194304: 5242880",
+    ],
+)
+def test_a_refused_size_is_known_in_the_words_of_several_servers(message: str) -> None:
+    assert CallFailed(ErrorCode.RESOURCE_EXHAUSTED, message).refused_size_bytes == (5242880, 4194304)
+
+
 def test_other_exhaustion_is_not_about_size() -> None:
     assert CallFailed(ErrorCode.RESOURCE_EXHAUSTED, "quota").refused_size_bytes is None
     assert CallFailed(ErrorCode.INTERNAL, "larger than max (5 vs. 4)").refused_size_bytes is None

@@ -76,6 +76,18 @@ def test_probe_that_was_dropped_leaves_room_for_another() -> None:
     assert "a:1" in health.eligible(7.0)
 
 
+def test_a_batch_that_was_sent_before_the_ejection_ends_no_probe() -> None:
+    health = board()
+    before, probe = object(), object()
+    health.probe_started("a:1", 0.0, before)
+    fail(health, "a:1", 0.0)
+    health.probe_started("a:1", 7.0, probe)
+    health.probe_dropped("a:1", before)
+    assert "a:1" not in health.eligible(7.0)
+    health.probe_dropped("a:1", probe)
+    assert "a:1" in health.eligible(7.0)
+
+
 def test_ejections_are_forgotten_after_lasting_health() -> None:
     health = board()
     fail(health, "a:1", 0.0)

@@ -196,6 +196,34 @@ def test_the_new_lane_is_ready_before_the_old_one_drains() -> None:
     assert bench.ids() == [2]
 
 
+def test_another_lane_of_the_endpoint_is_no_replacement() -> None:
+    bench = Bench(channels=2)
+    bench.adjust()
+    bench.pool.retire(bench.opened[0], "age")
+    bench.adjust(1.0, waiting=False, ready=False)
+    bench.opened[1].ready = True
+    bench.adjust(2.0, waiting=False, ready=False)
+    assert (bench.ids(), bench.drained) == ([1, 2, 3], []), "its replacement is not connected yet"
+    bench.opened[2].ready = True
+    bench.adjust(3.0, waiting=False)
+    assert bench.drained == [(1, "age")]
+
+
+def test_all_that_retire_at_once_are_drained_one_by_one_as_they_are_replaced() -> None:
+    bench = Bench(channels=2)
+    bench.adjust()
+    for lane in list(bench.opened):
+        bench.pool.retire(lane, "renewed")
+    bench.adjust(1.0, waiting=False, ready=False)
+    bench.opened[2].ready = True
+    bench.adjust(2.0, waiting=False)
+    assert bench.drained == [(1, "renewed")]
+    bench.end_drained()
+    bench.opened[3].ready = True
+    bench.adjust(3.0, waiting=False)
+    assert bench.drained[-1] == (2, "renewed")
+
+
 def test_retiring_twice_keeps_the_first_reason_and_a_stranger_is_harmless() -> None:
     bench = Bench(channels=1)
     bench.adjust()
