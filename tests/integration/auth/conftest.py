@@ -47,6 +47,8 @@ class TokenEndpoint:
             await asyncio.sleep(self.delay_s)
             writer.write(self.answer(form))
             await writer.drain()
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass  # the client gave up before it had sent all
         finally:
             writer.close()
 
