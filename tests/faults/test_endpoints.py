@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import statistics
 
 import pytest
 
 from athena_async import AthenaClient, BatchingConfig, BreakerConfig, ClientConfig, RetryConfig
 from athena_async.emulator import Emulator, ServiceModel
-from athena_async.events import BatchSent, EndpointEjected, EndpointReturned, Event
+from athena_async.events import BatchAnswered, BatchSent, EndpointEjected, EndpointReturned, Event
 from tests.faults.proxy import FaultProxy
 from tests.faults.world import config, inputs
 from tests.waits import until
@@ -151,6 +152,40 @@ async def test_answers_that_went_into_another_endpoints_dead_stream_are_soon_mis
             served = load.images
             await until(lambda: load.images >= served + 200, otherwise="images of it still wait")
         assert max(living.audit.sends().values()) <= 2
+
+
+async def test_latency_is_the_sending_endpoints_wherever_the_answer_came() -> None:
+    """Of two endpoints of one deployment each answer comes on whichever stream waits."""
+    seen: list[Event] = []
+    quick, slow = ServiceModel(fixed_s=0.01, parallelism=8), ServiceModel(fixed_s=0.5, parallelism=8)
+    async with (
+        Emulator(model=quick) as one,
+        Emulator(model=slow, deployments=one.deployments) as other,
+    ):
+        both = config(one.address, endpoints=(one.address, other.address), batching=BatchingConfig(fixed_size=5))
+        async with AthenaClient(both, observers=[seen.append]) as client:
+            results = await client.classify_many(inputs(600))
+        assert all(result.ok for result in results)
+    latencies = {
+        address: [e.latency_s for e in seen if isinstance(e, BatchAnswered) and e.endpoint == address]
+        for address in (one.address, other.address)
+    }
+    assert min(len(found) for found in latencies.values()) >= 10, "one of them had next to nothing"
+    assert min(latencies[other.address]) >= 0.5
+    assert statistics.median(latencies[one.address]) < 0.25
+
+
+async def test_errors_of_images_count_against_no_endpoint() -> None:
+    seen: list[Event] = []
+    async with Emulator() as one, Emulator(deployments=one.deployments) as other:
+        for emulator in (one, other):
+            emulator.faults.update(image_errors=1.0)
+        both = config(one.address, endpoints=(one.address, other.address), breaker=BREAKER)
+        async with AthenaClient(both, observers=[seen.append]) as client:
+            results = await client.classify_many(inputs(300))
+            assert states(client) == ["CLOSED", "CLOSED"]
+        assert not any(result.ok for result in results)
+        assert not any(isinstance(event, EndpointEjected) for event in seen)
 
 
 async def test_the_last_endpoint_is_never_ejected() -> None:
