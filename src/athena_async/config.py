@@ -184,7 +184,7 @@ class PreprocessConfig:
             large JPEGs and smoother, but scores may differ from the official client's.
         resizer: ``auto`` takes OpenCV where installed and Pillow elsewhere (at most 1 level apart).
         encoding: lossless compression of the pixels. ``auto`` sends raw while the link keeps up
-            and lossless WebP when writes wait for the network.
+            and lossless WebP when images wait for the network.
         hashes: which hashes of the original bytes are sent along.
         threads: worker threads (or processes); None takes the number of usable cores.
         max_pixels: larger images are an INVALID_IMAGE error, decided before decoding.

@@ -1,10 +1,11 @@
 """What the ``auto`` encoding sends now: raw pixels while the link keeps up, lossless WebP when it does not.
 
-A gRPC write returns late when the network is the limit. While writers wait, bytes over time is the rate of
-the link; while they do not, nothing is known about it but that it carries what is sent. So the policy goes
-to WebP on evidence, checks once that this helped (a server that is slow to read makes writers wait as
-well, and gains nothing), and comes back when the link would carry the present images raw, or, where waits
-are gone for long, to try.
+What is observed is how long batches are under way while prepared images wait for room behind them. While they wait,
+bytes over time is the rate of the link, or of a service that is slower than it; while none do, nothing is known about
+the link but that it carries what is sent. The two look alike from here, since gRPC takes megabytes before it lets a
+write wait. So the policy goes to WebP on evidence of waiting, checks once that fewer bytes brought more images (from a
+slow service they do not, and raw stays for long then), and comes back when the link would carry the present images raw,
+or, where waits are gone for long, to try.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ WAIT_S = 0.02
 WAITS_TO_SWITCH = 2
 WAITED_TO_SWITCH_S = 0.4
 WAITING_FRACTION = 0.5
-"""Writers waited for so much of the time: the link, or the server, is the limit."""
+"""Images waited for so much of the time: the link, or the service, is the limit."""
 IDLE_FRACTION = 0.2
-"""Writers waited for no more of the time: the limit is elsewhere."""
+"""Images waited for no more of the time: the limit is elsewhere."""
 GAIN = 1.2
 """WebP must promise so many times the images of raw to be worth its processor time."""
 TRIAL_S = 4.0
@@ -50,7 +51,7 @@ class Snapshot(NamedTuple):
     Attributes:
         encoding: the choice.
         reason: why it was made.
-        waiting_fraction: part of the recent time for which a writer waited, 0 to 1.
+        waiting_fraction: part of the recent time for which images waited behind a batch, 0 to 1.
         link_bytes_per_s: the link's rate when it was last the limit; None while it never was.
     """
 
@@ -63,7 +64,7 @@ class Snapshot(NamedTuple):
 class _Meter:
     """Exponentially decayed bytes and waiting time since a start.
 
-    Waits of several writers at once count once. A wait is spread over the time that it took, so that one
+    Waits for several batches at once count once. A wait is spread over the time that it took, so that one
     of ten seconds does not weigh as ten seconds of now.
     """
 
@@ -110,9 +111,9 @@ class _Meter:
 class EncodingPolicy:
     """A plain value without a clock: told what was observed, asked what to send.
 
-    Invariants: the choice changes only in `observe_write`; WebP begins only after at least
-    `WAITS_TO_SWITCH` waits of the network; after a change there is no other for `DWELL_S` at least, but
-    back from a probe of raw that made writers wait.
+    Invariants: the choice changes only in `observe_batch`; WebP begins only after at least
+    `WAITS_TO_SWITCH` waits; after a change there is no other for `DWELL_S` at least, but
+    back from a probe of raw that made images wait.
 
     Args:
         threads: how many images are prepared at a time.
@@ -157,11 +158,11 @@ class EncodingPolicy:
             self._webp_s += _SMOOTHING * (seconds - self._webp_s)
             self._ratio += _SMOOTHING * (sent_bytes / raw_bytes - self._ratio)
 
-    def observe_write(self, size_bytes: int, waited_s: float, now: float) -> None:
-        """A stream's writer handed ``size_bytes`` to gRPC, which took ``waited_s`` and ended at ``now``."""
+    def observe_batch(self, size_bytes: int, waited_s: float, now: float) -> None:
+        """A batch of ``size_bytes`` ended at ``now``; images waited behind it for ``waited_s``, 0 where none did."""
         if self._meter is None:
             if waited_s >= WAIT_S:
-                self._meter = _Meter(now)  # buffers are full from here on: what leaves is what the link takes
+                self._meter = _Meter(now)  # the way is full from here on: what is answered is what it takes
             return
         meter = self._meter
         meter.add(size_bytes, waited_s, now)
@@ -184,7 +185,7 @@ class EncodingPolicy:
         webp_images_per_s = min(self._threads / self._compressed_s, raw_images_per_s / self._ratio)
         if webp_images_per_s >= GAIN * raw_images_per_s:
             self._demanded_images_per_s = (raw_images_per_s + webp_images_per_s) / 2
-            self._change("webp", "writes wait for the network", now)
+            self._change("webp", "images wait for the network: trying WebP", now)
 
     def _consider_raw(self, meter: _Meter, limited: bool, now: float) -> None:
         images_per_s = meter.bytes_per_s / (RAW_FRAME_BYTES * self._ratio)
@@ -196,10 +197,10 @@ class EncodingPolicy:
                 self._change("none", "the link carries the present images raw", now)
             elif meter.age_s >= self._probe_s:
                 self._probe_s = min(2 * self._probe_s, LONGEST_PROBE_S)
-                self._change("none", "writes no longer wait: trying raw", now)
+                self._change("none", "images no longer wait: trying raw", now)
 
     def _judge_trial(self, meter: _Meter, images_per_s: float, now: float) -> None:
-        """Once per change to WebP: more images than before, or it was not for the bytes that writers waited."""
+        """Once per change to WebP: more images than before, or it was not for the bytes that they waited."""
         demanded = self._demanded_images_per_s
         if demanded is None or meter.age_s < TRIAL_S:
             return
@@ -207,7 +208,9 @@ class EncodingPolicy:
         if images_per_s < demanded:
             self._refused_until = now + self._refusal_s
             self._refusal_s = min(2 * self._refusal_s, LONGEST_PROBE_S)
-            self._change("none", "WebP brought no more images", now)
+            self._change("none", "WebP brought no more images: it is not the network that is slow", now)
+        else:
+            self._reason = "the network is slow: WebP brings more images"
 
     @property
     def _compressed_s(self) -> float:
