@@ -90,12 +90,13 @@ class _Breaker:
 
     __slots__ = (
         "answers", "at", "closed_at", "ejections", "endpoint", "failures",
-        "health_check_failed", "latency", "open_until", "probe", "probing", "reason",
+        "health_check_failed", "latency", "open_until", "opened_at", "probe", "probing", "reason",
     )  # fmt: skip
 
     def __init__(self, endpoint: str) -> None:
         self.endpoint = endpoint
         self.open_until: float | None = None
+        self.opened_at = -math.inf
         self.probing = False
         self.probe: object = None
         self.health_check_failed = False
@@ -124,6 +125,7 @@ class _Breaker:
 
     def open(self, now: float, ejected_s: float, reason: str) -> None:
         self.open_until = now + ejected_s
+        self.opened_at = now
         self.probing, self.probe = False, None
         self.health_check_failed = False
         self.ejections += 1
@@ -173,14 +175,15 @@ class HealthBoard:
             return self._all
         return tuple(endpoint for endpoint, breaker in self._breakers.items() if self._may_serve(breaker, now))
 
-    def succeeded(self, endpoint: str, now: float) -> bool:
-        """A batch was answered, be it with image errors, or a stream was opened with a batch at stake.
+    def succeeded(self, endpoint: str, now: float, sent_s: float = math.inf) -> bool:
+        """A batch was answered, be it with image errors; it was sent at ``sent_s``.
 
-        Returns whether this closed the endpoint's breaker. An answer that comes while the endpoint is OPEN
-        was asked for before its ejection and proves nothing, unless a panic sends it batches.
+        Returns whether this closed the endpoint's breaker. An answer to a batch of before the ejection proves
+        nothing, and nor does one that comes while the endpoint is OPEN, unless a panic sends it batches.
         """
         breaker = self._breakers[endpoint]
-        if breaker.state(now) is EndpointState.OPEN and not self._panic:
+        is_old = breaker.open_until is not None and sent_s < breaker.opened_at
+        if is_old or (breaker.state(now) is EndpointState.OPEN and not self._panic):
             return False
         breaker.failures = 0
         if breaker.open_until is None:

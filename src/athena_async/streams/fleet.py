@@ -176,7 +176,7 @@ class Fleet:
             if session.is_going_away:
                 self.pool.retire(session, "server going away")
             if session.silent_s(now) > silence_s:
-                self._give_up(session, now, silence_s)
+                self._give_up(session, now, silence_s, stalled_s)
                 continue
             overdue.extend(
                 batch
@@ -189,11 +189,13 @@ class Fleet:
         elif overdue:
             self._hooks.overdue(overdue)
 
-    def _give_up(self, session: Session, now: float, silence_s: float) -> None:
-        """A stream is stuck. So is its endpoint, unless something was heard on another of its streams."""
+    def _give_up(self, session: Session, now: float, silence_s: float, stalled_s: float) -> None:
+        """A stream is stuck. So is its endpoint, unless something was heard on another of its streams, and not only
+        its last answers from before, which came a little later than this one's."""
         reason = f"no answer for {silence_s:.1f} s"
         heard_s = max(other.heard_s for other in self.pool.lanes() if other.endpoint == session.endpoint)
-        self._ejected(self._health.failed(session.endpoint, reason, now, at_once=now - heard_s > silence_s))
+        silent_s = silence_s - min(stalled_s, silence_s / 2)
+        self._ejected(self._health.failed(session.endpoint, reason, now, at_once=now - heard_s > silent_s))
         session.abandon_call(reason)
 
     def in_flight_limit(self, endpoint: str, planned: int) -> int:
@@ -334,7 +336,7 @@ class Fleet:
         images = len(batch.tickets)
         self._usual[session.endpoint].observe(latency_s)
         self.pool.answered(session, latency_s / images, now)
-        if self._health.succeeded(session.endpoint, now):
+        if self._health.succeeded(session.endpoint, now, batch.sent_s):
             self._hooks.emit(events.EndpointReturned(now, session.endpoint))
         self._ejected(self._health.answered(session.endpoint, latency_s / images, images, now))
         self._hooks.answered(session, batch, latency_s)
@@ -365,7 +367,7 @@ class Fleet:
                 self._clock(), session.endpoint, session.channel_id, failure.code, failure.message, possibly_sent
             )
         )
-        exhausted = failure.code is ErrorCode.RESOURCE_EXHAUSTED and failure.refused_size_bytes is None
+        exhausted = failure.code is ErrorCode.RESOURCE_EXHAUSTED and failure.refused_size is None
         # Silent for so long, it may have been the load that let no ping through.
         if exhausted or loss.silent_s >= self._config.ping_timeout_s:
             self._hooks.congested(session.endpoint)

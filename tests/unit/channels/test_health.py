@@ -88,6 +88,15 @@ def test_a_batch_that_was_sent_before_the_ejection_ends_no_probe() -> None:
     assert "a:1" in health.eligible(7.0)
 
 
+def test_an_answer_to_a_batch_of_before_the_ejection_closes_no_breaker() -> None:
+    health = board()
+    fail(health, "a:1", 1.0)
+    assert not health.succeeded("a:1", 8.0, sent_s=0.5)
+    assert health.state("a:1", 8.0) is EndpointState.HALF_OPEN
+    assert health.succeeded("a:1", 8.0, sent_s=7.5)
+    assert health.state("a:1", 8.0) is EndpointState.CLOSED
+
+
 def test_ejections_are_forgotten_after_lasting_health() -> None:
     health = board()
     fail(health, "a:1", 0.0)

@@ -302,6 +302,30 @@ def test_a_stuck_stream_is_no_news_of_an_endpoint_that_answers_on_another() -> N
     play(lambda: Bench("a:1", "b:1"), scene)
 
 
+def test_streams_that_fall_silent_one_after_the_other_are_one_silent_endpoint() -> None:
+    """The last answers before a hang come a little apart: the first stream to be given up must tell of them all."""
+
+    async def scene(bench: Bench) -> None:
+        bench.fleet.demand()
+        await settle()
+        first = bench.send("a", "b", endpoint="b:1")
+        bench.answer(first, 1)
+        old = bench.session("b:1")
+        bench.fleet.renew("test")
+        await settle()
+        assert bench.session("b:1") is not old
+        second = bench.send("c", "d", endpoint="b:1")
+        await asyncio.sleep(0.5)
+        bench.answer(bench.send("e", endpoint="b:1"))  # the last that is heard, on the second
+        await asyncio.sleep(29.7)
+        bench.fleet.watch(0.01, 1.0, shared=False)
+        assert first.open_count
+        assert second.open_count
+        assert bench.health.state("b:1", bench.now) is EndpointState.OPEN
+
+    play(lambda: Bench("a:1", "b:1"), scene)
+
+
 def test_a_stream_that_dies_silent_may_have_had_too_much_on_it() -> None:
     async def scene(bench: Bench) -> None:
         for silent_s, count in ((4.9, 0), (5.1, 1)):
