@@ -222,7 +222,7 @@ class AthenaClient:
         failure = CallFailed(ErrorCode.UNAVAILABLE, "no endpoint")
         for endpoint in self.config.endpoints:
             try:
-                return await engine.flow.unary.list_deployments(endpoint, _LIST_TIMEOUT_S)
+                return await engine.list_deployments(endpoint, _LIST_TIMEOUT_S)
             except CallFailed as error:
                 failure = error
         raise RpcError(failure.code, failure.message)

@@ -23,7 +23,7 @@ from athena_async.events import Event
 from athena_async.flow import Flow
 from athena_async.images.workers import PreprocessWorkers
 from athena_async.preparation import Preparation
-from athena_async.results import DrainReport, Outcome
+from athena_async.results import DeploymentInfo, DrainReport, Outcome
 from athena_async.streams.ticket import Sink, Ticket
 
 _HALF_CLOSE_S = 0.5
@@ -111,6 +111,16 @@ class Engine:
         """Nobody waits for these results any more: what was not sent is dropped, the rest is awaited silently."""
         sink.abandoned = True
         self.flow.drop_unsent(sink, self.preparation.remove(lambda ticket: ticket.sink is sink))
+
+    async def list_deployments(self, endpoint: str, timeout_s: float) -> list[DeploymentInfo]:
+        """Asks one endpoint. What our deployment holds is remembered; one that is not listed holds nothing.
+
+        Raises:
+            CallFailed: it did not answer.
+        """
+        rows = await self.flow.unary.list_deployments(endpoint, timeout_s)
+        self.flow.backlog = next((row.backlog for row in rows if row.deployment_id == self.flow.deployment_id), 0)
+        return rows
 
     def spawn(self, feed: Callable[[], Awaitable[None]]) -> anyio.CancelScope:
         """Runs a task that feeds images until it ends, its scope is cancelled, or the engine ends."""
@@ -254,14 +264,13 @@ class Engine:
         """What the deployment holds, by one endpoint; None where it would not say."""
         self._probed.add(endpoint)
         try:
-            rows = await self.flow.unary.list_deployments(endpoint, _PROBE_TIMEOUT_S)
+            await self.list_deployments(endpoint, _PROBE_TIMEOUT_S)
         except CallFailed:
             self.flow.health.health_checked(endpoint, False, self._clock())
             return None
         finally:
             self._probed.discard(endpoint)
         self.flow.health.health_checked(endpoint, True, self._clock())
-        self.flow.backlog = next((row.backlog for row in rows if row.deployment_id == self.flow.deployment_id), 0)
         return self.flow.backlog
 
     async def _follow(self, wait_changed: Callable[[], Awaitable[None]], reason: str) -> None:

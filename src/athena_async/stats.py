@@ -43,7 +43,8 @@ class ClientStats:
         foreign_count, foreign_dropped_count: answers to other clients; those that nobody took in time.
         sent_bytes: what was written to the network.
         encoding, encoding_reason: what preprocessing makes of pixels now, and why.
-        backlog: answers that wait in the deployment by its last word; None where not asked yet.
+        backlog: answers that wait in the deployment, as it last said to a probe or to `AthenaClient.list_deployments`;
+            None where it was not asked yet.
         controllers: the adaptive batcher's state by endpoint.
         endpoints: health by endpoint.
         channels: all channels.

@@ -15,7 +15,7 @@ from athena_async.channels.balancers import Balancer, Candidate, PeakEwma, make_
 from athena_async.channels.health import HealthBoard
 from athena_async.config import PoolConfig
 
-_AGE_JITTER = 0.2
+AGE_JITTER = 0.2
 _SHRINK_AFTER_S = 30.0
 
 
@@ -54,6 +54,11 @@ class _Member(Generic[LaneT]):
     was_ready: bool = False
 
 
+def draw_age_s(max_age_s: float, rng: random.Random) -> float:
+    """How old a channel may become: ``max_age_s`` give or take a fifth, lest all be renewed at once; 0 is no limit."""
+    return max_age_s * (1 + AGE_JITTER * (2 * rng.random() - 1)) if max_age_s else float("inf")
+
+
 class Pool(Generic[LaneT]):
     """All channels of a client.
 
@@ -85,8 +90,7 @@ class Pool(Generic[LaneT]):
 
     def add(self, lane: LaneT, now: float) -> None:
         """Takes a lane in."""
-        age_s = self._config.max_age_s * (1 + _AGE_JITTER * (2 * self._rng.random() - 1))
-        expires_s = now + age_s if self._config.max_age_s else float("inf")
+        expires_s = now + draw_age_s(self._config.max_age_s, self._rng)
         self._members[lane.channel_id] = _Member(lane, expires_s, PeakEwma())
 
     def remove(self, lane: LaneT) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -9,6 +11,7 @@ import anyio
 
 from athena_async import wire
 from athena_async.channels.channel import Access, CallFailed, Metadata, Transport
+from athena_async.channels.pool import draw_age_s
 from athena_async.errors import CredentialsError, ErrorCode
 from athena_async.results import DeploymentInfo
 
@@ -18,12 +21,17 @@ T = TypeVar("T")
 class UnaryCalls:
     """Opens a channel to an endpoint at its first call.
 
-    Invariants: later calls to an endpoint share one channel; a renewed one is closed with its last call; a refused
-    token is refreshed and tried once more; once it is closed no channel is opened, and none is left open.
+    Invariants: later calls to an endpoint share one channel, until it is too old; a renewed one is closed with its last
+    call; a refused token is refreshed and tried once more; once it is closed no channel is opened, and none is left
+    open.
     """
 
-    def __init__(self, access: Access) -> None:
+    def __init__(self, access: Access, max_age_s: float = 0.0, rng: random.Random | None = None) -> None:
         self._access = access
+        self._max_age_s = max_age_s
+        self._rng = rng or random.Random()  # noqa: S311 - spreads renewals
+        self._clock = asyncio.get_running_loop().time
+        self._expires_s: dict[Transport, float] = {}
         self._current: dict[str, Transport] = {}
         self._under_way: dict[Transport, int] = {}
         """Calls by open channel, renewed ones too."""
@@ -85,7 +93,15 @@ class UnaryCalls:
                 if not self._under_way[transport] and self._current.get(endpoint) is not transport:
                     await self._close(transport)
 
+    async def _drop_old(self, endpoint: str) -> None:
+        transport = self._current.get(endpoint)
+        if transport is not None and self._expires_s[transport] <= self._clock():
+            del self._current[endpoint]
+            if not self._under_way[transport]:
+                await self._close(transport)
+
     async def _close(self, transport: Transport) -> None:
+        self._expires_s.pop(transport, None)
         if self._under_way.pop(transport, None) is not None:
             with anyio.CancelScope(shield=True):
                 await transport.aclose()
@@ -98,6 +114,7 @@ class UnaryCalls:
 
     async def _transport(self, endpoint: str) -> Transport:
         self._check_open()
+        await self._drop_old(endpoint)
         while endpoint not in self._current:
             current = self._current
             try:
@@ -105,6 +122,7 @@ class UnaryCalls:
             except CredentialsError as error:
                 raise CallFailed.of_credentials(error) from None
             self._under_way[made] = 0
+            self._expires_s[made] = self._clock() + draw_age_s(self._max_age_s, self._rng)
             if current is self._current and endpoint not in current:
                 current[endpoint] = made
             else:  # another call was faster, or it is of before the renewal

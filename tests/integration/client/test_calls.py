@@ -100,12 +100,15 @@ async def test_classify_single_opens_no_stream() -> None:
 
 async def test_deployments_are_listed_with_their_backlog() -> None:
     async with service(deployment_id="ours") as (client, emulator):
+        assert client.stats().backlog is None
         assert await client.list_deployments() == []
+        assert client.stats().backlog == 0
         emulator.hold()
         waiting = asyncio.ensure_future(client.classify_many(hashes(7)))
         await until(lambda: emulator.audit.total == 7)
         (row,) = await client.list_deployments()
         assert (row.deployment_id, row.backlog) == ("ours", 7)
+        assert client.stats().backlog == 7
         emulator.release()
         assert_classified(await waiting, 7)
         (row,) = await client.list_deployments()

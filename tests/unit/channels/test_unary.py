@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import random
 
 import pytest
 
@@ -10,6 +11,7 @@ from athena_async.channels.channel import Access, CallFailed, Metadata
 from athena_async.channels.unary import UnaryCalls
 from athena_async.errors import CredentialsError, ErrorCode
 from tests.unit.streams.fakes import ENDPOINT, FakeAccess, FakeTransport, good, settle
+from tests.virtual_time import run_virtual
 
 pytestmark = pytest.mark.anyio
 
@@ -171,6 +173,33 @@ async def test_renewing_leaves_calls_under_way_their_channel() -> None:
     assert [len(transport.unary_requests) for transport in access.made] == [2, 1], "nothing was asked twice"
     await unary.renew()
     assert access.closed == [1, 1]
+
+
+def test_a_channel_that_grew_old_is_renewed_with_the_next_call() -> None:
+    async def scene() -> None:
+        access = HeldAccess()
+        unary = UnaryCalls(access.access(), 100.0, random.Random(1))
+        first = await ask(unary)
+        await asyncio.sleep(79.0)
+        second = await ask(unary)
+        assert len(access.made) == 1, "an age is drawn within a fifth of the maximum"
+        await asyncio.sleep(42.0)
+        third = await ask(unary)
+        assert [len(transport.unary_requests) for transport in access.made] == [2, 1]
+        assert access.closed == [0, 0], "calls are under way on the old one"
+        for transport in access.made:
+            transport.told.set()
+        await asyncio.gather(first, second, third)
+        assert access.closed == [1, 0]
+        await asyncio.sleep(121.0)
+        last = await ask(unary)
+        access.made[2].told.set()
+        await last
+        assert access.closed == [1, 1, 0]
+        await unary.aclose()
+        assert access.closed == [1, 1, 1]
+
+    run_virtual(scene())
 
 
 async def test_closing_ends_calls_under_way_on_renewed_channels_too() -> None:
