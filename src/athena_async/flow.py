@@ -93,7 +93,7 @@ class Flow:
         self.controllers = {endpoint: BatchController(config.batching, patience_s) for endpoint in config.endpoints}
         self.foreign = ForeignResults(limits.foreign_results)
         self.encoding = EncodingPolicy(config.preprocess.threads or usable_cores(), webp=has_webp())
-        self.unary = UnaryCalls(access)
+        self.unary = UnaryCalls(access, config.pool.max_age_s, rng)
         self.arbiter = Arbiter(
             retry, self.demultiplexer, self.settlement, self.budget, self._arbiter_hooks(), self._clock, rng
         )
@@ -105,6 +105,7 @@ class Flow:
             self.controllers,
             pool.pick,
             self.fleet.sent,
+            self._too_large,
             config.batching.linger_s,
             self.fleet.in_flight_limit,
         )
@@ -263,11 +264,11 @@ class Flow:
         """A batch was answered; ``waited_s`` is its latency where images waited behind it, and 0 where none did.
 
         How long a write took tells nothing: gRPC takes 3 to 4 MB before one waits, and on a slow link the
-        controller keeps less in flight. That it is the link and not the service shows in the policy's trial.
+        controller keeps less in flight. Whether it is the link or the service shows in the policy's trial.
         """
         now = self._clock()
         before = self.encoding.choose(now)
-        self.encoding.observe_write(size_bytes, waited_s, now)
+        self.encoding.observe_batch(size_bytes, waited_s, now)
         after = self.encoding.choose(now)
         if after != before and self._config.preprocess.encoding == "auto":
             self._emit(events.EncodingChanged(now, after, self.encoding_reason))
@@ -348,6 +349,9 @@ class Flow:
         head_bytes = len(wire.request_head(self.deployment_id))
         allowed = None if allowed_bytes is None else allowed_bytes - head_bytes
         self.controllers[endpoint].refused(sent_bytes - head_bytes, allowed, self._clock())
+
+    def _too_large(self, ticket: Ticket) -> None:
+        self.settlement.too_large(ticket, len(wire.request_head(self.deployment_id)) + ticket.frame_bytes)
 
     def _congested(self, endpoint: str) -> None:
         self.controllers[endpoint].congested(self._clock())

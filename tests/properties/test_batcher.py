@@ -61,7 +61,11 @@ class World:
         self.counter = 0
         self.clock = asyncio.get_running_loop().time
         self.batcher: Batcher[Lane] = Batcher(
-            {lane.endpoint: BatchController(config) for lane in self.lanes}, self._pick, lambda *_: None, LINGER_S
+            {lane.endpoint: BatchController(config) for lane in self.lanes},
+            self._pick,
+            lambda *_: None,
+            lambda _ticket: None,
+            LINGER_S,
         )
 
     def check_sent(self, lane: Lane, batch: Batch) -> None:

@@ -53,14 +53,19 @@ class ControllerMachine(RuleBasedStateMachine):
             now=self.now,
         )  # fmt: skip
 
-    @rule(latency_s=LATENCIES)
-    def application_limited(self, latency_s: float) -> None:
+    @rule(latency_s=LATENCIES, size_bytes=st.integers(1, 4_000_000))
+    def application_limited(self, latency_s: float, size_bytes: int) -> None:
         before = self.controller.plan(self.now)
         if before.images == 1:
             return
         self.now += latency_s
         self.controller.observe(
-            images=before.images - 1, size_bytes=100, latency_s=latency_s, in_flight=1, queue_depth=0, now=self.now
+            images=before.images - 1,
+            size_bytes=size_bytes,
+            latency_s=latency_s,
+            in_flight=1,
+            queue_depth=0,
+            now=self.now,
         )
         assert self.controller.plan(self.now) == before
 

@@ -40,7 +40,8 @@ class Batcher(Generic[RouteT]):
     Invariants: images leave in the order they came, resent ones first; a batch exceeds neither the plan's
     images nor its bytes, unless a single image does; an image waits only while no channel has
     room, or, with batches in flight, for company and no longer than ``linger_s``; one that was settled while
-    it waited is dropped; ``ready_bytes`` is what was counted when they came, whatever became of their frames.
+    it waited is dropped, and one that every server refuses as too large is handed to ``refuse``; ``ready_bytes`` is
+    what was counted when they came, whatever became of their frames.
 
     ``pick`` is asked for a channel of one of the endpoints that have room.
     """
@@ -50,12 +51,14 @@ class Batcher(Generic[RouteT]):
         controllers: dict[str, BatchController],
         pick: Callable[[float, Sequence[str]], RouteT | None],
         sent: Callable[[RouteT, Batch], None],
+        refuse: Callable[[Ticket], None],
         linger_s: float,
         in_flight_limit: Callable[[str, int], int] = lambda _endpoint, planned: planned,
     ) -> None:
         self._loads = {endpoint: _Load(controller) for endpoint, controller in controllers.items()}
         self._pick = pick
         self._sent = sent
+        self._refuse = refuse
         self._linger_s = linger_s
         self._in_flight_limit = in_flight_limit
         self._ready: deque[Ticket] = deque()
@@ -124,7 +127,13 @@ class Batcher(Generic[RouteT]):
         """
         left: list[tuple[_Load, Batch]] = []
         while not self._paused and self._drop_settled():
-            with_room = [endpoint for endpoint, load in self._loads.items() if self._has_room(endpoint, load, now)]
+            first_bytes = self._ready[0].frame_bytes
+            taking = [item for item in self._loads.items() if item[1].controller.takes(first_bytes)]
+            if not taking:
+                self._ready_bytes -= first_bytes
+                self._refuse(self._ready.popleft())
+                continue
+            with_room = [endpoint for endpoint, load in taking if self._has_room(endpoint, load, now)]
             route = self._pick(now, with_room) if with_room else None
             if route is None:
                 break

@@ -16,7 +16,7 @@ from __future__ import annotations
 import math
 from typing import Final
 
-from athena_async.batching.estimates import Throughput, WindowMinimum
+from athena_async.batching.estimates import SOME_SAMPLES, SURE_SAMPLES, Throughput, WindowMinimum
 from athena_async.batching.moves import Move, Setting, Tour, Trial, is_sensible, neighbour, start, stride, wanted_gain
 from athena_async.batching.plan import BatchPlan, ControllerState
 from athena_async.batching.request_size import RequestSize
@@ -31,9 +31,7 @@ _BASELINE_WINDOW_S: Final = 10.0
 _STALE_S: Final = 10.0
 """A pause after which what was measured is too old to compare with."""
 
-_SURE_SAMPLES: Final = 2
 _FEW_SAMPLES: Final = 4
-_SOME_SAMPLES: Final = 8
 _ENOUGH_SAMPLES: Final = 32
 _LARGEST_FIT: Final = 2.0
 _CLEARLY_WORSE: Final = 0.9
@@ -130,10 +128,12 @@ class BatchController:
             return
         in_flight = max(1, in_flight)
         self._baseline.add(latency_s, now)
-        self._request_size.answered(size_bytes, latency_s)
+        plan = self._plan
+        limited = queue_depth == 0 and (images < plan.images or in_flight < plan.in_flight)
+        self._request_size.answered(size_bytes, latency_s, limited=limited)
         self._bound_bytes()
         self._bytes_per_image += (size_bytes / images - self._bytes_per_image) * (0.2 if self._bytes_per_image else 1.0)
-        if not self._counts(images, in_flight, queue_depth, now - latency_s, now):
+        if not self._counts(limited, now - latency_s, now):
             return
         self._counted += 1
         self._counted_at = now
@@ -171,6 +171,10 @@ class BatchController:
         else:
             self._decrease(Setting(max(1, images // 2), 1), "congested", now)
 
+    def takes(self, size_bytes: int) -> bool:
+        """Whether the server may take an image of this size: it has not refused it, or less, as too large."""
+        return self._request_size.takes(size_bytes)
+
     def refused(self, size_bytes: int, limit_bytes: int | None, now: float) -> None:
         """A request of ``size_bytes`` was refused as too large: no batch will be as large again.
 
@@ -199,17 +203,16 @@ class BatchController:
             reason=self._reason,
         )
 
-    def _counts(self, images: int, in_flight: int, queue_depth: int, sent_at: float, now: float) -> bool:
-        """Whether a batch says something about the plan."""
+    def _counts(self, limited: bool, sent_at: float, now: float) -> bool:
+        """Whether a batch says something about the plan. ``limited``: the application could not fill it."""
         if self._first_answer_at is None:
             self._first_answer_at = now
         if sent_at < self._first_answer_at:
             return False  # sent while the deployment may still have been starting
         if sent_at < self._transition.changed_at:
             return False  # sent under another plan
-        plan = self._plan
-        self._application_limited = queue_depth == 0 and (images < plan.images or in_flight < plan.in_flight)
-        if self._application_limited:
+        self._application_limited = limited
+        if limited:
             return False
         if now - self._counted_at > _STALE_S:
             self._forget(now)
@@ -225,9 +228,9 @@ class BatchController:
         if self._target.is_slow(rate, self._lone_s) or self._target.is_exceeded(latency_s, self._lone_s, now):
             self._shrink(latency_s, now)
             return
-        if self._reduced_from is not None and rate.count >= _SOME_SAMPLES:
+        if self._reduced_from is not None and rate.count >= SOME_SAMPLES:
             self._learn_from_decrease()
-        if rate.count < (_SURE_SAMPLES if self._tour.starting else _FEW_SAMPLES):
+        if rate.count < (SURE_SAMPLES if self._tour.starting else _FEW_SAMPLES):
             return
         rested = now - self._held_since >= self._tour.hold_for * rate.latency_s
         if rested and not self._target.is_over(latency_s, self._lone_s):
@@ -250,18 +253,18 @@ class BatchController:
 
     def _judge(self, trial: Trial, latency_s: float, now: float) -> None:
         rate = trial.rate
-        if self._target.is_slow(rate, self._lone_s) or trial.over >= _SURE_SAMPLES:
+        if self._target.is_slow(rate, self._lone_s) or trial.over >= SURE_SAMPLES:
             if trial.move.shrinks:
                 self._follow_down(trial, latency_s, now)
             else:
                 self._reject(trial, now)
             return
-        if rate.count < _SURE_SAMPLES:
+        if rate.count < SURE_SAMPLES:
             return
         wanted = wanted_gain(trial.move, self._held, trial.setting, latency_is_free=self._is_free)
         gain = math.log(rate.images_per_s / self._rate.images_per_s) - wanted
         sure = gain * gain > 4.0 * (rate.variance + self._rate.variance)
-        enough = rate.count >= (_SOME_SAMPLES if self._tour.starting else _ENOUGH_SAMPLES)
+        enough = rate.count >= (SOME_SAMPLES if self._tour.starting else _ENOUGH_SAMPLES)
         if sure or enough or now - trial.started_at > max(3.0, 8.0 * rate.latency_s):
             if gain <= 0.0:
                 self._reject(trial, now)
@@ -296,7 +299,7 @@ class BatchController:
 
     def _end(self, trial: Trial) -> None:
         self._trial = None
-        if trial.rate.count >= _SURE_SAMPLES:
+        if trial.rate.count >= SURE_SAMPLES:
             self._response.learn(self._base, self._rate.images_per_s, trial.setting, trial.rate.images_per_s, 0.7)
 
     def _pass_on(self, *, clearly: bool = False) -> None:
@@ -347,6 +350,7 @@ class BatchController:
         return self._response.lone_s(self._held, self._rate.latency_s)
 
     def _shrink(self, latency_s: float, now: float) -> None:
+        """Reduces the held setting by as much as its latency is over the target."""
         self._learn_from_decrease()
         rate, base = self._rate, self._base
         scale = self._target.scale(rate, latency_s, self._lone_s)
@@ -355,7 +359,7 @@ class BatchController:
         self._decrease(self._response.reduced(base, scale), "latency over target", now)
 
     def _learn_from_decrease(self) -> None:
-        if self._reduced_from is not None and self._rate.count >= _SURE_SAMPLES:
+        if self._reduced_from is not None and self._rate.count >= SURE_SAMPLES:
             self._response.learn(*self._reduced_from, self._held, self._rate.images_per_s, 0.5)
         self._reduced_from = None
 

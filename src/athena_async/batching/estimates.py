@@ -5,6 +5,11 @@ from __future__ import annotations
 import math
 from typing import Final
 
+SURE_SAMPLES: Final = 2
+"""Batches whose mean is believed where it is far off."""
+SOME_SAMPLES: Final = 8
+"""Batches whose spread is believed too."""
+
 
 class TailRatio:
     """The 95th percentile of latency over its mean, as a ratio that carries over from size to size.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from athena_async.batching.estimates import LatencyGuard, TailRatio, Throughput
+from athena_async.batching.estimates import SOME_SAMPLES, SURE_SAMPLES, LatencyGuard, TailRatio, Throughput
 
 _FREE: Final = 0.1
 """Part of the target below which latency costs nothing: there, ties go to larger batches."""
@@ -14,8 +14,6 @@ _AFTER_DECREASE: Final = 0.9
 """Part of that margin that a decrease aims at."""
 _REACHABLE: Final = 2.0
 """A target below this multiple of what a lone small batch takes cannot be kept by reducing anything."""
-_SURE_SAMPLES: Final = 2
-_SOME_SAMPLES: Final = 8
 
 
 class LatencyTarget:
@@ -56,9 +54,9 @@ class LatencyTarget:
 
     def is_slow(self, rate: Throughput, lone_s: float) -> bool:
         """Whether the 95th percentile is near the target; with few samples, whether the mean is beyond it."""
-        if rate.count >= _SOME_SAMPLES:
+        if rate.count >= SOME_SAMPLES:
             over = self.p95_s(rate) / (_MARGIN * self._target_s)
-        elif rate.count >= _SURE_SAMPLES:
+        elif rate.count >= SURE_SAMPLES:
             over = rate.latency_s / self._target_s
         else:
             return False

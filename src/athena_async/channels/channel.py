@@ -10,7 +10,7 @@ import asyncio
 import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 
 import grpc
 from grpc._cython import cygrpc
@@ -31,6 +31,7 @@ _CODES = {
     grpc.StatusCode.UNAVAILABLE: ErrorCode.UNAVAILABLE,
     grpc.StatusCode.DEADLINE_EXCEEDED: ErrorCode.DEADLINE_EXCEEDED,
     grpc.StatusCode.RESOURCE_EXHAUSTED: ErrorCode.RESOURCE_EXHAUSTED,
+    grpc.StatusCode.OUT_OF_RANGE: ErrorCode.RESOURCE_EXHAUSTED,  # how Rust's tonic refuses a message as too large
     grpc.StatusCode.UNAUTHENTICATED: ErrorCode.UNAUTHENTICATED,
     grpc.StatusCode.PERMISSION_DENIED: ErrorCode.PERMISSION_DENIED,
     grpc.StatusCode.INVALID_ARGUMENT: ErrorCode.INVALID_ARGUMENT,
@@ -44,9 +45,21 @@ _CODES = {
 _MASKED_STATUS = "Internal error from Core"
 # How long to wait for the server's status after a failed write; Core need not deliver one.
 _STATUS_PATIENCE_S = 0.5
-# In the words of gRPC for C++, Python and Go, and of that for Java, which names the limit first.
-_TOO_LARGE = re.compile(r"larger than max \((?P<sent>\d+) vs\.? (?P<allowed>\d+)\)")
-_TOO_LARGE_IN_JAVA = re.compile(r"exceeds maximum size (?P<allowed>\d+): (?P<sent>\d+)")
+# In the words of gRPC for C++, Python, Node and Go; of that for Java, which names the limit first; and of Rust's tonic.
+_TOO_LARGE = (
+    re.compile(r"larger than max \((?P<sent>\d+) vs\.? (?P<allowed>\d+)\)"),
+    re.compile(r"exceeds maximum size (?P<allowed>\d+): (?P<sent>\d+)"),
+    re.compile(r"too large: found (?P<sent>\d+) bytes, the limit is: (?P<allowed>\d+)"),
+)
+# gRPC for .NET names no sizes, and others may not.
+_TOO_LARGE_UNSIZED = re.compile(r"\bmessage\b.{0,20}\b(too large|larger than|exceeds the max)", re.IGNORECASE)
+
+
+class RefusedSize(NamedTuple):
+    """A message that the server refused as too large; None for what it did not name."""
+
+    sent_bytes: int | None
+    allowed_bytes: int | None
 
 
 class CallFailed(Exception):
@@ -76,12 +89,14 @@ class CallFailed(Exception):
         return cls(code, str(error), is_local=True)
 
     @property
-    def refused_size_bytes(self) -> tuple[int, int] | None:
-        """(bytes sent, bytes allowed) where a message was refused as too large."""
+    def refused_size(self) -> RefusedSize | None:
+        """The sizes, where a message was refused as too large."""
         if self.code is not ErrorCode.RESOURCE_EXHAUSTED:
             return None
-        found = _TOO_LARGE.search(self.message) or _TOO_LARGE_IN_JAVA.search(self.message)
-        return (int(found["sent"]), int(found["allowed"])) if found else None
+        for words in _TOO_LARGE:
+            if found := words.search(self.message):
+                return RefusedSize(int(found["sent"]), int(found["allowed"]))
+        return RefusedSize(None, None) if _TOO_LARGE_UNSIZED.search(self.message) else None
 
 
 class StreamCall(Protocol):

@@ -131,7 +131,7 @@ class Arbiter:
         """A stream ended with images on it."""
         now = self._clock()
         self.last_failure = loss.failure
-        refused = loss.failure.refused_size_bytes
+        refused = loss.refused_size
         if refused is not None:
             self._hooks.refused_size(session.endpoint, *refused)
         for lost in loss.batches:
@@ -139,7 +139,7 @@ class Arbiter:
             if self._inquest is not None and (too_large or lost.unsent):
                 self._inquest.unread(lost.tickets)
             if too_large:
-                self._split(lost)
+                self._split(session.endpoint, lost)
             elif lost.unsent:
                 self._hooks.send_again(lost.tickets)
             else:
@@ -200,19 +200,21 @@ class Arbiter:
         else:
             self._hooks.send_again([ticket])
 
-    def _is_too_large(self, lost: LostBatch, refused: tuple[int, int]) -> bool:
+    def _is_too_large(self, lost: LostBatch, refused: tuple[int, int | None]) -> bool:
         sent_bytes, allowed_bytes = refused
-        return lost.request_bytes == sent_bytes or lost.request_bytes > allowed_bytes
+        if lost.is_begun:
+            return False
+        return lost.request_bytes == sent_bytes or (allowed_bytes is not None and lost.request_bytes > allowed_bytes)
 
-    def _split(self, lost: LostBatch) -> None:
+    def _split(self, endpoint: str, lost: LostBatch) -> None:
         """The server refused the request unread. Alone too large is final; together they go in smaller ones."""
         for ticket in lost.tickets:
             ticket.attempts -= not lost.unsent
         if len(lost.tickets) > 1:
             self._hooks.send_again(lost.tickets)
             return
-        message = f"the server refuses requests of {lost.request_bytes} bytes"
-        self._settlement.fail(lost.tickets, Outcome.FAILED, ErrorCode.IMAGE_TOO_LARGE, message)
+        self._hooks.refused_size(endpoint, lost.request_bytes, lost.request_bytes - 1)
+        self._settlement.too_large(lost.tickets[0], lost.request_bytes)
 
     def _global_error(self, session: Session, error: wire.ServiceError, now: float) -> None:
         if self._inquest is not None:

@@ -27,6 +27,8 @@ class LostBatch:
     tickets: list[Ticket]
     request_bytes: int
     unsent: bool
+    is_begun: bool = False
+    """Some of its images were answered, so the service has read it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +48,16 @@ class Loss:
     refused: bool
     silent_s: float = 0.0
     was_open: bool = False
+
+    @property
+    def refused_size(self) -> tuple[int, int | None] | None:
+        """Bytes of a request that the server refused as too large, and what it allows where it said so.
+
+        Where it did not name the request's size either, the largest that it did not answer is too large if any is.
+        """
+        refused = self.failure.refused_size
+        if refused is None:
+            return None
+        sizes = [lost.request_bytes for lost in self.batches if not lost.unsent and not lost.is_begun]
+        sent_bytes = max(sizes, default=None) if refused.sent_bytes is None else refused.sent_bytes
+        return None if sent_bytes is None else (sent_bytes, refused.allowed_bytes)

@@ -29,6 +29,11 @@ class Totals:
     errors: Counter[ErrorCode] = field(default_factory=Counter)
 
 
+def too_large_message(request_bytes: int) -> str:
+    """What is said of an image that alone makes a request larger than the server takes."""
+    return f"the server refuses requests of {request_bytes} bytes: raise its limit, or have less sent (encoding='webp')"
+
+
 class Settlement:
     """Settles images.
 
@@ -92,6 +97,11 @@ class Settlement:
         """Ends images that share a reason."""
         now = self._clock()
         self.settle([(t, t.result(outcome, now, code, message, retryable=retryable)) for t in tickets])
+
+    def too_large(self, ticket: Ticket, request_bytes: int) -> None:
+        """Ends an image that alone makes a request larger than the server takes."""
+        outcome = Outcome.UNKNOWN if ticket.is_unanswered else Outcome.FAILED
+        self.fail([ticket], outcome, ErrorCode.IMAGE_TOO_LARGE, too_large_message(request_bytes))
 
     def _account(
         self, images: int, size_bytes: int, outcomes: Mapping[Outcome, int], errors: Mapping[ErrorCode, int]

@@ -19,7 +19,7 @@ from athena_async.config import RetryConfig
 from athena_async.errors import ErrorCode
 from athena_async.resilience.retry import GiveUp, RetryBudget, RetryPolicy, message_is_retryable
 from athena_async.results import ClassificationResult, Outcome
-from athena_async.streams.settlement import Settlement
+from athena_async.streams.settlement import Settlement, too_large_message
 from athena_async.streams.ticket import Ticket, service_failure
 
 _BARRED_S = 60.0
@@ -71,6 +71,9 @@ class SingleCalls:
             try:
                 answer = await self._unary.classify_single(endpoint, frame, remaining_s)
             except CallFailed as failure:
+                if failure.refused_size is not None:
+                    message = too_large_message(failure.refused_size.sent_bytes or len(frame.data))
+                    failure = CallFailed(ErrorCode.IMAGE_TOO_LARGE, message)
                 possibly_classified |= failure.code in _POSSIBLY_CLASSIFIED
                 after_s = self._retry_s(ticket, failure.code, True, failure.pushback_s)
                 if after_s is None:

@@ -283,11 +283,19 @@ class TestResponse:
 
 
 class TestFrozen:
-    def test_while_the_application_cannot_fill_the_batches(self, controller: BatchController) -> None:
+    @pytest.mark.parametrize(("images", "size_bytes"), [(3, 150), (1, 602_112)])
+    def test_while_the_application_cannot_fill_the_batches(
+        self, controller: BatchController, images: int, size_bytes: int
+    ) -> None:
         before = controller.plan(0.0)
         for step in range(200):
             controller.observe(
-                images=3, size_bytes=150, latency_s=0.05, in_flight=1, queue_depth=0, now=1.0 + step * 0.1
+                images=images,
+                size_bytes=size_bytes,
+                latency_s=0.05,
+                in_flight=1,
+                queue_depth=0,
+                now=1.0 + step * 0.1,
             )
         assert controller.plan(0.0) == before
         assert controller.snapshot().application_limited

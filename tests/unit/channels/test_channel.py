@@ -253,7 +253,7 @@ async def test_a_message_that_is_too_large_tells_both_sizes() -> None:
         await call.write(bytes(size_bytes))
         failure = await failure_of(call.read())
         assert failure.code is ErrorCode.RESOURCE_EXHAUSTED
-        assert failure.refused_size_bytes == (size_bytes, 4 * 1024 * 1024)
+        assert failure.refused_size == (size_bytes, 4 * 1024 * 1024)
 
 
 @pytest.mark.parametrize(
@@ -262,15 +262,27 @@ async def test_a_message_that_is_too_large_tells_both_sizes() -> None:
         "SERVER: Received message larger than max (5242880 vs. 4194304)",
         "grpc: received message larger than max (5242880 vs 4194304)",
         "gRPC message exceeds maximum size 4194304: 5242880",
+        "Error, decoded message length too large: found 5242880 bytes, the limit is: 4194304 bytes",
     ],
 )
 def test_a_refused_size_is_known_in_the_words_of_several_servers(message: str) -> None:
-    assert CallFailed(ErrorCode.RESOURCE_EXHAUSTED, message).refused_size_bytes == (5242880, 4194304)
+    assert CallFailed(ErrorCode.RESOURCE_EXHAUSTED, message).refused_size == (5242880, 4194304)
 
 
-def test_other_exhaustion_is_not_about_size() -> None:
-    assert CallFailed(ErrorCode.RESOURCE_EXHAUSTED, "quota").refused_size_bytes is None
-    assert CallFailed(ErrorCode.INTERNAL, "larger than max (5 vs. 4)").refused_size_bytes is None
+@pytest.mark.parametrize(
+    "message", ["Received message exceeds the maximum configured message size.", "request message is too large"]
+)
+def test_a_refused_size_may_be_named_without_a_number(message: str) -> None:
+    assert CallFailed(ErrorCode.RESOURCE_EXHAUSTED, message).refused_size == (None, None)
+
+
+@pytest.mark.parametrize("message", ["quota", "the message queue is full", "requests exceed the maximum rate", "busy"])
+def test_other_exhaustion_is_not_about_size(message: str) -> None:
+    assert CallFailed(ErrorCode.RESOURCE_EXHAUSTED, message).refused_size is None
+
+
+def test_other_codes_are_not_about_size() -> None:
+    assert CallFailed(ErrorCode.INTERNAL, "larger than max (5 vs. 4)").refused_size is None
 
 
 async def test_nobody_listens() -> None:

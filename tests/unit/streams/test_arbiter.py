@@ -27,6 +27,7 @@ from tests.unit.streams.fakes import ENDPOINT, FakeCarrier, ListSink, bad, batch
 from tests.virtual_time import run_virtual
 
 LOST = CallFailed(ErrorCode.UNAVAILABLE, "connection reset")
+UNSIZED = CallFailed(ErrorCode.RESOURCE_EXHAUSTED, "Received message exceeds the maximum configured message size.")
 TOO_LARGE = CallFailed(ErrorCode.RESOURCE_EXHAUSTED, "Received message larger than max (900 vs. 500)")
 
 
@@ -391,6 +392,7 @@ def test_an_image_too_large_by_itself_fails() -> None:
         assert result.error.code is ErrorCode.IMAGE_TOO_LARGE
         assert "900 bytes" in result.error.message
         assert bench.again == []
+        assert bench.refused == [(ENDPOINT, 900, 500), (ENDPOINT, 900, 899)], "the last for images by themselves"
 
     play(scene)
 
@@ -411,6 +413,67 @@ def test_a_large_request_that_never_left_is_split_too() -> None:
         images = bench.lose(bench.send("a", "b", size_bytes=430), TOO_LARGE, unsent=True)
         assert bench.again == ["a", "b"]
         assert [image.attempts for image in images] == [0, 0]
+
+    play(scene)
+
+
+def test_where_no_size_is_named_the_largest_request_is_the_refused_one() -> None:
+    async def scene() -> None:
+        bench = Bench(budget=0)
+        small, large, begun = (
+            bench.send("a", size_bytes=100),
+            bench.send("b", "c", size_bytes=430),
+            bench.send("d", "e"),
+        )
+        unsent = bench.send("f", size_bytes=2000)
+        bench.receive(good("d"))
+        lost = [
+            LostBatch(small.release(), 140, False),
+            LostBatch(large.release(), 900, False),
+            LostBatch(begun.release(), 1000, False, is_begun=True),
+            LostBatch(unsent.release(), 2040, True),
+        ]
+        bench.arbiter.lost(bench.session, Loss(lost, UNSIZED, False))
+        assert bench.refused == [(ENDPOINT, 900, None)]
+        assert bench.again == ["b", "c", "f"], "the one too large in parts, and what never left"
+        assert sorted(t.correlation_id for t in bench.arbiter.recovery.tickets()) == ["a", "e"]
+
+    play(scene)
+
+
+def test_what_is_left_of_a_request_that_was_answered_in_part_is_not_too_large() -> None:
+    """It has the refused size by chance: the service read it."""
+
+    async def scene() -> None:
+        bench = Bench()
+        batch = bench.send("a", "b", size_bytes=430)
+        bench.receive(good("a"))
+        lost = LostBatch(batch.release(), 900, False, is_begun=True)
+        bench.arbiter.lost(bench.session, Loss([lost], TOO_LARGE, False))
+        assert bench.arbiter.recovery.tickets() == list(batch.tickets[1:])
+
+    play(scene)
+
+
+def test_an_image_refused_by_itself_without_a_size_is_final() -> None:
+    async def scene() -> None:
+        bench = Bench()
+        bench.lose(bench.send("a", size_bytes=860), UNSIZED)
+        assert bench.refused == [(ENDPOINT, 900, None), (ENDPOINT, 900, 899)]
+        error = bench.result("a").error
+        assert error is not None
+        assert error.code is ErrorCode.IMAGE_TOO_LARGE
+
+    play(scene)
+
+
+def test_a_refused_image_that_an_earlier_stream_may_have_carried_is_unknown() -> None:
+    async def scene() -> None:
+        bench = Bench()
+        images = bench.accept("a", size_bytes=860)
+        images[0].attempts = 1
+        bench.lose(bench.resend(images), TOO_LARGE)
+        assert bench.result("a").outcome is Outcome.UNKNOWN
 
     play(scene)
 

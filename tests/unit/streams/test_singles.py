@@ -221,6 +221,19 @@ def test_a_send_that_the_budget_granted_and_that_is_not_made_is_given_back() -> 
     play(scene)
 
 
+def test_an_image_that_is_refused_as_too_large_is_asked_for_once() -> None:
+    async def scene() -> None:
+        refused = CallFailed(ErrorCode.RESOURCE_EXHAUSTED, "Received message larger than max (900 vs. 500)")
+        bench = Bench(refused)
+        result = await bench.ask()
+        assert (result.outcome, result.attempts) == (Outcome.FAILED, 1)
+        assert result.error is not None
+        assert result.error.code is ErrorCode.IMAGE_TOO_LARGE
+        assert "900 bytes" in result.error.message
+
+    play(scene)
+
+
 def test_every_suspect_is_heard_alone_and_only_the_guilty_fails() -> None:
     async def scene() -> None:
         bench = Bench(scored(), error(models_pb2.ERROR_CODE_IMAGE_TOO_LARGE), scored())
