@@ -8,9 +8,9 @@ from collections.abc import Awaitable
 
 from athena_async import AthenaClient
 from athena_async.config import PreprocessConfig
-from benchmarks import children, inputs, official, ours
-from benchmarks.measure import OFFICIAL, OURS, Report, Row, Scale, Target, percentile, take_turns
-from benchmarks.s03_photographs import OFFICIAL_BATCH, OFFICIAL_WORKERS
+from benchmarks import children, hand_rolled, inputs, official, ours
+from benchmarks.measure import HAND_ROLLED, OFFICIAL, OURS, Report, Row, Scale, Target, percentile, take_turns
+from benchmarks.s03_photographs import HAND_ROLLED_BATCH, OFFICIAL_BATCH, OFFICIAL_WORKERS
 
 EVERY_S = 0.005
 LIMIT_MS = 20.0
@@ -21,11 +21,14 @@ async def run(scale: Scale) -> Report:
     settings = official.Settings(batch=OFFICIAL_BATCH, workers=OFFICIAL_WORKERS, compress=False)
     async with children.start("benchmarks.server") as sink:
         config = ours.config(sink.endpoint, preprocess=PreprocessConfig(encoding="none"))
-        async with AthenaClient(config) as client:
+        async with AthenaClient(config) as client, hand_rolled.connections(sink.endpoint, 2) as channels:
             figures = await take_turns(
                 {
                     OURS: lambda: p99_lag_ms(ours.classify_many(client, images)),
                     OFFICIAL: lambda: p99_lag_ms(official.stream(sink.endpoint, images, settings)),
+                    HAND_ROLLED: lambda: p99_lag_ms(
+                        hand_rolled.photographs(channels, images, HAND_ROLLED_BATCH, threads=2)
+                    ),
                 },
                 scale.rounds,
             )

@@ -1,7 +1,7 @@
-"""Photographs over a link of 50 Mbit/s (a quick run: 200), and over one without a limit.
+"""Photographs over a link of 50 Mbit/s (a quick run: 200), the same with 40 ms each way, and one without a limit.
 
 The link is a proxy with small buffers. The official client runs at its defaults and with the Brotli level that suits
-this link best; ours at its default, `auto`, and without compression.
+this link best; ours at its default, `auto`, and without compression. The hand-rolled stream sends raw pixels.
 """
 
 from __future__ import annotations
@@ -10,18 +10,25 @@ import contextlib
 
 from athena_async import AthenaClient
 from athena_async.config import EncodingChoice, PreprocessConfig
-from benchmarks import children, inputs, official, ours
-from benchmarks.measure import OURS, Figure, Peer, Report, Row, Scale, compare, rate, take_turns
+from benchmarks import children, hand_rolled, inputs, official, ours
+from benchmarks.measure import HAND_ROLLED, OURS, Figure, Peer, Report, Row, Scale, compare, rate, take_turns
+from benchmarks.s03_photographs import HAND_ROLLED_BATCH
 
 BROTLI_LEVELS = (1, 2, 4, 5)
+FAR_MS = 40.0
 NONE, DEFAULTS, BEST = "ours, none", "official at defaults", "official at its best compression"
 
 
 async def run(scale: Scale) -> Report:
     report = Report()
     mbit_per_s = scale.pick(50.0, 200.0)
-    async with children.start("benchmarks.server") as sink, _link(sink.endpoint, mbit_per_s) as slow:
-        report.rows.append(await _slow(slow.endpoint, mbit_per_s, scale))
+    what = f"photographs, {mbit_per_s:.0f} Mbit/s"
+    async with children.start("benchmarks.server") as sink:
+        async with _link(sink.endpoint, mbit_per_s) as slow:
+            report.rows.append(await _slow(slow.endpoint, f"{what}, auto", scale))
+        if not scale.quick:
+            async with _link(sink.endpoint, mbit_per_s, FAR_MS) as far:
+                report.rows.append(await _far(far.endpoint, f"{what}, {FAR_MS:.0f} ms each way, auto"))
         async with _link(sink.endpoint, 0.0) as unlimited:
             figures = await _both(unlimited.endpoint, scale.pick(600, 42), scale.rounds)
     targets = compare(figures, NONE, 0.95)
@@ -29,11 +36,14 @@ async def run(scale: Scale) -> Report:
     return report
 
 
-def _link(endpoint: str, mbit_per_s: float) -> contextlib.AbstractAsyncContextManager[children.Child]:
-    return children.start("benchmarks.proxy", "--to", endpoint, "--mbit-per-s", str(mbit_per_s), "--latency-ms", "0")
+def _link(
+    endpoint: str, mbit_per_s: float, latency_ms: float = 0.0
+) -> contextlib.AbstractAsyncContextManager[children.Child]:
+    bounds = ("--mbit-per-s", str(mbit_per_s), "--latency-ms", str(latency_ms))
+    return children.start("benchmarks.proxy", "--to", endpoint, *bounds)
 
 
-async def _slow(endpoint: str, mbit_per_s: float, scale: Scale) -> Row:
+async def _slow(endpoint: str, what: str, scale: Scale) -> Row:
     images = inputs.repeated(inputs.jpegs(1280, 960), scale.pick(200, 100))
     few = images[:10]
     level = 2 if scale.quick else await _best_level(endpoint, images[:60])
@@ -42,10 +52,24 @@ async def _slow(endpoint: str, mbit_per_s: float, scale: Scale) -> Row:
     peers: dict[str, Peer] = {BEST: lambda: rate(len(images), official.stream(endpoint, images, best))}
     if not scale.quick:  # a second or more an image, on any link: S4 shows it
         peers[DEFAULTS] = lambda: rate(len(few), official.stream(endpoint, few, official.DEFAULTS))
+    peers[HAND_ROLLED] = lambda: _hand_rolled(endpoint, images)
     figures |= await take_turns(peers, scale.pick(3, 1), warm_up=0)
     targets = [*compare(figures, NONE, 1.6), *compare(figures, BEST, 1.3)]
     note = f"best compression of the official client here: Brotli {level}"
-    return Row("S11", f"photographs, {mbit_per_s:.0f} Mbit/s, auto", "images/s", figures, targets, note)
+    return Row("S11", what, "images/s", figures, targets, note)
+
+
+async def _far(endpoint: str, what: str) -> Row:
+    """The slow link of a far away service. No targets: it shows whether the way there is kept full."""
+    images = inputs.repeated(inputs.jpegs(1280, 960), 200)
+    figures = await _both(endpoint, len(images), 3)
+    figures |= await take_turns({HAND_ROLLED: lambda: _hand_rolled(endpoint, images)}, 3, warm_up=0)
+    return Row("S11", what, "images/s", figures)
+
+
+async def _hand_rolled(endpoint: str, images: list[bytes]) -> float:
+    async with hand_rolled.connections(endpoint, 2) as channels:
+        return await rate(len(images), hand_rolled.photographs(channels, images, HAND_ROLLED_BATCH, threads=2))
 
 
 async def _both(endpoint: str, count: int, rounds: int) -> dict[str, Figure]:
