@@ -17,7 +17,18 @@ import math
 from typing import Final
 
 from athena_async.batching.estimates import SOME_SAMPLES, SURE_SAMPLES, Throughput, WindowMinimum
-from athena_async.batching.moves import Move, Setting, Tour, Trial, is_sensible, neighbour, start, stride, wanted_gain
+from athena_async.batching.moves import (
+    Move,
+    Risks,
+    Setting,
+    Tour,
+    Trial,
+    is_sensible,
+    neighbour,
+    start,
+    stride,
+    wanted_gain,
+)
 from athena_async.batching.plan import BatchPlan, ControllerState
 from athena_async.batching.request_size import RequestSize
 from athena_async.batching.response import Response
@@ -39,8 +50,6 @@ _SUDDEN: Final = 2.0
 """Times the mean latency: a batch over the target that took longer tells of a server that changed."""
 _CHANGED: Final = 0.25
 """Change of the held throughput, as a logarithm, that makes all moves worth trying again."""
-_RISK_PAUSES: Final = (256, 4096)
-"""Batches between trials that may break the target: at first, and at most."""
 
 
 class BatchController:
@@ -75,8 +84,7 @@ class BatchController:
         self._counted = 0
         self._counted_at = math.inf
         self._application_limited = False
-        self._risky_after = 0
-        self._risk_pause = _RISK_PAUSES[0]
+        self._risks = Risks()
         self._decreases = 0
         self._deaf_until = -math.inf
         self._reduced_from: tuple[Setting, float] | None = None
@@ -282,8 +290,7 @@ class BatchController:
     def _reject(self, trial: Trial, now: float) -> None:
         self._end(trial)
         if trial.risky or (self._tour.starting and trial.move is Move.MORE):
-            self._risky_after = self._counted + self._risk_pause
-            self._risk_pause = min(_RISK_PAUSES[1], 2 * self._risk_pause)
+            self._risks.failed(trial.move, self._counted)
         self._pass_on(clearly=0.0 < trial.rate.images_per_s < _CLEARLY_WORSE * self._rate.images_per_s)
         self._held_since = now
         self._target.forgive()
@@ -323,7 +330,7 @@ class BatchController:
         if move is Move.LARGER:  # a smaller step may still fit
             images = min(limit.images, int(base.images * min(_LARGEST_FIT, self._response.images_for(room))))
             return (Setting(images, base.in_flight), False) if images > 1.04 * base.images else None
-        return (setting, True) if self._counted >= self._risky_after else None
+        return (setting, True) if self._risks.allows(move, self._counted) else None
 
     def _stride(self, move: Move) -> float:
         return stride(move, starting=self._tour.starting, is_flat=self._response.is_flat_in_images)

@@ -22,6 +22,8 @@ COMFORTABLE_IN_FLIGHT: Final = 4
 _FIRST_HOLD: Final = 8.0
 _LAST_HOLD: Final = 64.0
 _LONGEST_REST: Final = 16
+_RISK_PAUSES: Final = (256, 4096)
+"""Batches between trials of a move that may break the target: at first, and at most."""
 
 
 class Setting(NamedTuple):
@@ -40,15 +42,16 @@ def start(config: BatchingConfig) -> Setting:
 
 
 class Move(Enum):
-    """A direction. The swaps keep the images in flight about equal, and so the latency of a server whose
-    cost is per image: along the latency target no other way leads uphill."""
+    """A direction, in the order of the tour. The swaps keep the images in flight about equal, and so the latency of a
+    server whose cost is per image: along the latency target no other way leads uphill. The one that fills the way to a
+    server far away comes before those that give something up."""
 
     LARGER = "larger batches"
     MORE = "more in flight"
+    MORE_SMALLER = "more, smaller batches"
     SMALLER = "smaller batches"
     FEWER = "fewer in flight"
     FEWER_LARGER = "fewer, larger batches"
-    MORE_SMALLER = "more, smaller batches"
 
     @property
     def grows(self) -> bool:
@@ -194,3 +197,27 @@ class Tour:
         self._resting.clear()
         self._rest_for.clear()
         self.hold_for = 0.0 if self.starting else _FIRST_HOLD
+
+
+class Risks:
+    """When a move that broke the target may be tried again where it may break it: each time after twice the pause.
+
+    One move's failure says nothing of another's: more in flight at once may be too much where the same number of
+    images in more batches is not.
+    """
+
+    def __init__(self) -> None:
+        self._from: dict[Move, int] = {}
+        self._pauses: dict[Move, int] = {}
+
+    def __repr__(self) -> str:
+        return f"Risks({', '.join(f'{move.value} from batch {count}' for move, count in self._from.items())})"
+
+    def allows(self, move: Move, counted: int) -> bool:
+        """``counted``: batches that said something so far."""
+        return counted >= self._from.get(move, 0)
+
+    def failed(self, move: Move, counted: int) -> None:
+        pause = self._pauses.get(move, _RISK_PAUSES[0])
+        self._from[move] = counted + pause
+        self._pauses[move] = min(_RISK_PAUSES[1], 2 * pause)

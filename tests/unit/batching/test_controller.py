@@ -26,8 +26,10 @@ def drive(
     image_bytes: int = 50,
     noise: float = 0.1,
     start_s: float = 0.0,
+    way_s: float = 0.001,
 ) -> tuple[float, list[float]]:
-    """A saturated client in virtual time; ``cost_s(images, now)`` is a worker's time for a batch.
+    """A saturated client in virtual time; ``cost_s(images, now)`` is a worker's time for a batch, ``way_s`` that there
+    and back.
 
     Returns images per second and all latencies.
     """
@@ -42,7 +44,7 @@ def drive(
             begin = max(now, heapq.heappop(free))
             end = begin + cost_s(images, begin) * rng.lognormvariate(0.0, noise)
             heapq.heappush(free, end)
-            heapq.heappush(answers, (end + 0.001, sent, now, images, len(answers) + 1))
+            heapq.heappush(answers, (end + way_s, sent, now, images, len(answers) + 1))
             sent += 1
             continue
         now, _, sent_s, images, in_flight = heapq.heappop(answers)
@@ -98,6 +100,16 @@ def per_image_share(controller: BatchController) -> float:
 @pytest.fixture
 def controller() -> BatchController:
     return BatchController(BatchingConfig())
+
+
+def test_a_thin_link_far_away_is_soon_kept_full(controller: BatchController) -> None:
+    """With one batch in flight the link rests on the way back; two large ones take longer than the target."""
+    image_s = 602_112 / 6.25e6
+    rate, latencies = drive(
+        controller, lambda images, _: images * image_s, 25.0, image_bytes=602_112, noise=0.0, way_s=0.08
+    )
+    assert rate > 0.93 / image_s
+    assert p95(latencies) < 1.0
 
 
 def test_starts_small_and_with_one_batch_in_flight(controller: BatchController) -> None:

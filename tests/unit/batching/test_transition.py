@@ -48,3 +48,29 @@ def test_smaller_batches_behind_larger_ones_are_relieved_of_what_they_waited_for
     for _ in range(2):
         transition.own_latency(4, 2.5, 14.0)
     assert transition.own_latency(4, 2.0, 14.5) == (1.0, 2.0)
+    assert transition.own_latency(4, 2.0, 15.0) == (1.0, 2.0), "the queue is of the new size from here on"
+
+
+def test_none_counts_at_once_where_the_images_changed_too() -> None:
+    """Half the images in twice the batches: what the first took is no measure of a lone one of the old size."""
+    transition = changed(Setting(8, 1), Setting(4, 2))
+    assert transition.own_latency(2, 1.0, 11.0) == (0.0, 1.0)
+
+
+def test_what_is_left_of_a_latency_is_never_nothing() -> None:
+    """The batches ahead were quicker than usual, so more than all of it would be taken off."""
+    transition = changed(Setting(8, 4), Setting(4, 4), 4.0)
+    assert transition.own_latency(4, 2.0, 12.0) == (0.25, pytest.approx(0.2 / 0.25))
+
+
+def test_each_change_lets_the_queue_turn_over_anew() -> None:
+    transition = changed(Setting(8, 2), Setting(8, 4))
+    transition.own_latency(4, 2.0, 12.0)
+    transition.change(Setting(8, 6), 2.0, 20.0)
+    assert transition.own_latency(6, 2.0, 22.5) == (0.0, 2.0)
+
+
+def test_after_a_pause_the_queue_must_turn_over_since_nothing_is_known_of_it() -> None:
+    transition = changed(Setting(8, 2), Setting(4, 2), 0.0)
+    assert transition.own_latency(2, 1.0, 11.0) == (0.0, 1.0)
+    assert transition.own_latency(2, 1.0, 12.1) == (1.0, 1.0)
