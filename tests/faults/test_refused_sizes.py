@@ -1,0 +1,111 @@
+"""Servers of other languages, with limits of their own for messages and words of their own for refusing them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+
+from athena_async import AthenaClient, wire
+from athena_async.emulator.sink import answer_request
+from athena_async.events import BatchSent, Event, StreamClosed
+from tests.faults.world import config, inputs, of_kind
+
+pytestmark = pytest.mark.anyio
+
+LIMIT_BYTES = 1_300_000
+EXHAUSTED, OUT_OF_RANGE = grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.StatusCode.OUT_OF_RANGE
+REFUSALS = {
+    "go": (EXHAUSTED, "grpc: received message larger than max ({sent} vs. {allowed})"),
+    "java": (EXHAUSTED, "gRPC message exceeds maximum size {allowed}: {sent}"),
+    "rust": (
+        OUT_OF_RANGE,
+        "Error, decoded message length too large: found {sent} bytes, the limit is: {allowed} bytes",
+    ),
+    "dotnet": (EXHAUSTED, "Received message exceeds the maximum configured message size."),
+}
+
+
+class _Service(grpc.GenericRpcHandler):
+    """Answers as the sink does what is not larger than the limit, and aborts with the language's status what is."""
+
+    def __init__(self, language: str, limit_bytes: int) -> None:
+        self._code, self._words = REFUSALS[language]
+        self._limit_bytes = limit_bytes
+        self.received_count = 0
+
+    def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+        if details.method == wire.CLASSIFY:
+            return grpc.stream_stream_rpc_method_handler(self._classify)
+        return grpc.unary_unary_rpc_method_handler(self._list)
+
+    async def _classify(self, _requests: Any, context: Any) -> None:
+        while (request := await context.read()) is not grpc.aio.EOF:
+            self.received_count += 1
+            if len(request) > self._limit_bytes:
+                await context.abort(self._code, self._words.format(sent=len(request), allowed=self._limit_bytes))
+            response, count = answer_request(request)
+            if count:
+                await context.write(response)
+
+    async def _list(self, _request: bytes, _context: Any) -> bytes:
+        return b""
+
+
+@asynccontextmanager
+async def serving(language: str, limit_bytes: int = LIMIT_BYTES) -> AsyncIterator[tuple[str, _Service]]:
+    service = _Service(language, limit_bytes)
+    server = grpc.aio.server(handlers=[service], options=[("grpc.max_receive_message_length", -1)])
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    try:
+        yield f"127.0.0.1:{port}", service
+    finally:
+        await server.stop(None)
+
+
+@pytest.mark.parametrize("language", REFUSALS)
+async def test_batches_become_small_enough_and_stay_so(language: str) -> None:
+    np = pytest.importorskip("numpy")
+    frame = np.zeros((448, 448, 3), np.uint8)
+    seen: list[Event] = []
+    async with (
+        serving(language) as (endpoint, _service),
+        AthenaClient(config(endpoint), observers=[seen.append]) as client,
+    ):
+        results = await client.classify_many([frame] * 12)
+        assert all(result.ok for result in results)
+        assert client.stats().controllers[endpoint].size_bytes < LIMIT_BYTES
+        closed = len(of_kind(seen, StreamClosed))
+        assert closed
+        first_bytes = max(event.size_bytes for event in of_kind(seen, BatchSent))
+        assert first_bytes > LIMIT_BYTES
+        seen.clear()
+        assert all(result.ok for result in await client.classify_many([frame] * 12))
+        assert of_kind(seen, StreamClosed) == []
+        assert max(event.size_bytes for event in of_kind(seen, BatchSent)) <= LIMIT_BYTES
+
+
+@pytest.mark.parametrize("language", REFUSALS)
+async def test_an_image_that_is_too_large_is_sent_once_and_its_like_never(language: str) -> None:
+    np = pytest.importorskip("numpy")
+    frame = np.zeros((448, 448, 3), np.uint8)
+    seen: list[Event] = []
+    async with (
+        serving(language, 100_000) as (endpoint, service),
+        AthenaClient(config(endpoint, timeout_s=10.0), observers=[seen.append]) as client,
+    ):
+        assert await _codes(client, [frame]) == ["IMAGE_TOO_LARGE"]
+        received_count, closed = service.received_count, len(of_kind(seen, StreamClosed))
+        assert closed == 1
+        assert await _codes(client, [frame, *inputs(20), frame]) == ["IMAGE_TOO_LARGE", *[""] * 20, "IMAGE_TOO_LARGE"]
+        assert len(of_kind(seen, StreamClosed)) == closed
+        assert service.received_count > received_count
+
+
+async def _codes(client: AthenaClient, images: list[Any]) -> list[str]:
+    results = await client.classify_many(images)
+    return ["" if result.error is None else str(result.error.code) for result in results]
