@@ -41,6 +41,9 @@ _CODES = {
     grpc.StatusCode.ABORTED: ErrorCode.UNAVAILABLE,
 }
 
+_SHUFFLED = '{"loadBalancingConfig":[{"pick_first":{"shuffleAddressList":true}}]}'
+"""https://github.com/grpc/proposal/blob/master/A62-pick-first.md"""
+
 # What grpc.aio puts in place of the server's status when a write fails: https://github.com/grpc/grpc/issues/36066
 _MASKED_STATUS = "Internal error from Core"
 # How long to wait for the server's status after a failed write; Core need not deliver one.
@@ -52,7 +55,9 @@ _TOO_LARGE = (
     re.compile(r"too large: found (?P<sent>\d+) bytes, the limit is: (?P<allowed>\d+)"),
 )
 # gRPC for .NET names no sizes, and others may not.
-_TOO_LARGE_UNSIZED = re.compile(r"\bmessage\b.{0,20}\b(too large|larger than|exceeds the max)", re.IGNORECASE)
+_TOO_LARGE_UNSIZED = re.compile(
+    r"\bmessage (size )?(is |was )?(too large|larger than|exceeds the maximum (\w+ )?(message )?size)", re.IGNORECASE
+)
 
 
 class RefusedSize(NamedTuple):
@@ -155,6 +160,8 @@ class Access:
 def channel_options(pool: PoolConfig) -> list[tuple[str, int | str]]:
     """gRPC channel arguments. https://grpc.github.io/grpc/core/group__grpc__arg__keys.html"""
     return [
+        # Where a name has several addresses each channel takes one by chance; all would take the first.
+        ("grpc.service_config", _SHUFFLED),
         ("grpc.use_local_subchannel_pool", 1),
         ("grpc.enable_retries", 0),
         ("grpc.max_receive_message_length", 64 * 1024 * 1024),

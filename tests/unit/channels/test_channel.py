@@ -276,7 +276,16 @@ def test_a_refused_size_may_be_named_without_a_number(message: str) -> None:
     assert CallFailed(ErrorCode.RESOURCE_EXHAUSTED, message).refused_size == (None, None)
 
 
-@pytest.mark.parametrize("message", ["quota", "the message queue is full", "requests exceed the maximum rate", "busy"])
+@pytest.mark.parametrize(
+    "message",
+    [
+        "quota",
+        "the message queue is too large",
+        "message backlog too large, retry later",
+        "message rate exceeds the maximum of 100/s",
+        "busy",
+    ],
+)
 def test_other_exhaustion_is_not_about_size(message: str) -> None:
     assert CallFailed(ErrorCode.RESOURCE_EXHAUSTED, message).refused_size is None
 
@@ -500,3 +509,24 @@ def test_the_options_say_what_the_configuration_says() -> None:
     assert options["grpc.keepalive_time_ms"] == 7000
     assert options["grpc.keepalive_timeout_ms"] == options["grpc.http2.ping_timeout_ms"] == 3000
     assert options["grpc.use_local_subchannel_pool"] == 1
+
+
+async def test_channels_of_one_name_spread_over_its_addresses() -> None:
+    """Else a backend that is added to a name gets nothing for as long as the first one lives."""
+    async with serving() as (first, _), serving() as (second, _):
+        name = "ipv4:" + ",".join(service.endpoint for service in (first, second))
+        for _ in range(40):
+            transport = GrpcTransport(name, PoolConfig(), None)
+            await transport.list_deployments(timeout_s=5.0, metadata=())
+            await transport.aclose()
+            if first.called.is_set() and second.called.is_set():
+                break
+        assert first.called.is_set()
+        assert second.called.is_set()
+
+
+async def test_an_address_that_nobody_listens_at_is_passed_over() -> None:
+    async with serving() as (service, _):
+        transport = GrpcTransport(f"ipv4:127.0.0.1:1,{service.endpoint}", PoolConfig(), None)
+        assert await transport.list_deployments(timeout_s=5.0, metadata=()) == b""
+        await transport.aclose()
