@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from athena_async import events, wire
 from athena_async.batching.batcher import Batcher
@@ -23,7 +24,7 @@ from athena_async.images.encode import has_webp
 from athena_async.images.encoding import EncodingPolicy
 from athena_async.images.workers import usable_cores
 from athena_async.resilience.backoff import Backoff
-from athena_async.resilience.limits import InFlightLimit
+from athena_async.resilience.limits import ImageLimit, InFlightLimit
 from athena_async.resilience.retry import RetryBudget
 from athena_async.results import DrainReport, Outcome
 from athena_async.streams.arbiter import Arbiter, ArbiterHooks
@@ -90,14 +91,20 @@ class Flow:
         self.budget = RetryBudget(budget_images, retry.budget_ratio)
         self.health = HealthBoard(config.endpoints, config.breaker, rng)
         patience_s = _REQUEST_PATIENCE * config.pool.ping_interval_s
-        self.controllers = {endpoint: BatchController(config.batching, patience_s) for endpoint in config.endpoints}
+        # A request has a head beside its images.
+        frames_bytes = max(1, config.batching.max_bytes - len(wire.request_head(deployment_id)))
+        batching = replace(config.batching, max_bytes=frames_bytes)
+        self.controllers = {endpoint: BatchController(batching, patience_s) for endpoint in config.endpoints}
+        self.image_limit = ImageLimit()
         self.foreign = ForeignResults(limits.foreign_results)
         self.encoding = EncodingPolicy(config.preprocess.threads or usable_cores(), webp=has_webp())
         self.unary = UnaryCalls(access, config.pool.max_age_s, rng)
         self.arbiter = Arbiter(
             retry, self.demultiplexer, self.settlement, self.budget, self._arbiter_hooks(), self._clock, rng
         )
-        self.singles = SingleCalls(retry, self.unary, self.health, self.budget, self._count_resent, rng)
+        self.singles = SingleCalls(
+            retry, self.unary, self.health, self.budget, self.image_limit, self._count_resent, rng
+        )
         self.hearing = SuspectHearing(self.singles, self.settlement, self.budget)
         pool: Pool[Session] = Pool(config.endpoints, config.pool, self.health, rng)
         self.fleet = Fleet(pool, self.health, config.pool, self._session_settings(), access, self._fleet_hooks(), rng)
@@ -105,7 +112,7 @@ class Flow:
             self.controllers,
             pool.pick,
             self.fleet.sent,
-            self._too_large,
+            self._refuse_too_large,
             config.batching.linger_s,
             self.fleet.in_flight_limit,
         )
@@ -348,10 +355,16 @@ class Flow:
         """The controller counts frames; the server counted the request's head too."""
         head_bytes = len(wire.request_head(self.deployment_id))
         allowed = None if allowed_bytes is None else allowed_bytes - head_bytes
+        self.image_limit.refused(sent_bytes - head_bytes, allowed)
         self.controllers[endpoint].refused(sent_bytes - head_bytes, allowed, self._clock())
 
-    def _too_large(self, ticket: Ticket) -> None:
+    def _refuse_too_large(self, ticket: Ticket) -> bool:
+        if self.image_limit.takes(ticket.frame_bytes):
+            return False
+        if ticket.attempts:
+            self.budget.refund(1)  # of the resend that it was granted
         self.settlement.too_large(ticket, len(wire.request_head(self.deployment_id)) + ticket.frame_bytes)
+        return True
 
     def _congested(self, endpoint: str) -> None:
         self.controllers[endpoint].congested(self._clock())

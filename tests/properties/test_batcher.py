@@ -64,7 +64,7 @@ class World:
             {lane.endpoint: BatchController(config) for lane in self.lanes},
             self._pick,
             lambda *_: None,
-            lambda _ticket: None,
+            lambda _ticket: False,
             LINGER_S,
         )
 

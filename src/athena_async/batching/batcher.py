@@ -40,10 +40,10 @@ class Batcher(Generic[RouteT]):
     Invariants: images leave in the order they came, resent ones first; a batch exceeds neither the plan's
     images nor its bytes, unless a single image does; an image waits only while no channel has
     room, or, with batches in flight, for company and no longer than ``linger_s``; one that was settled while
-    it waited is dropped, and one that every server refuses as too large is handed to ``refuse``; ``ready_bytes`` is
-    what was counted when they came, whatever became of their frames.
+    it waited is dropped; ``ready_bytes`` is what was counted when they came, whatever became of their frames.
 
-    ``pick`` is asked for a channel of one of the endpoints that have room.
+    ``pick`` is asked for a channel of one of the endpoints that have room; ``refuse`` settles an image that is known to
+    be too large for the service, and tells whether it did.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class Batcher(Generic[RouteT]):
         controllers: dict[str, BatchController],
         pick: Callable[[float, Sequence[str]], RouteT | None],
         sent: Callable[[RouteT, Batch], None],
-        refuse: Callable[[Ticket], None],
+        refuse: Callable[[Ticket], bool],
         linger_s: float,
         in_flight_limit: Callable[[str, int], int] = lambda _endpoint, planned: planned,
     ) -> None:
@@ -127,20 +127,14 @@ class Batcher(Generic[RouteT]):
         """
         left: list[tuple[_Load, Batch]] = []
         while not self._paused and self._drop_settled():
-            first_bytes = self._ready[0].frame_bytes
-            taking = [item for item in self._loads.items() if item[1].controller.takes(first_bytes)]
-            if not taking:
-                self._ready_bytes -= first_bytes
-                self._refuse(self._ready.popleft())
+            if self._refuse(self._ready[0]):
                 continue
-            with_room = [endpoint for endpoint, load in taking if self._has_room(endpoint, load, now)]
-            route = self._pick(now, with_room) if with_room else None
+            with_room = [endpoint for endpoint, load in self._loads.items() if self._has_room(endpoint, load, now)]
+            route = self._pick_due(with_room, now)
             if route is None:
                 break
             load = self._loads[route.endpoint]
             plan = load.controller.plan(now)
-            if not self._is_due(load, plan, route, now):
-                break
             batch = self._take(load, plan, route, now)
             load.in_flight += 1
             left.append((load, batch))
@@ -161,11 +155,22 @@ class Batcher(Generic[RouteT]):
             self._ready_bytes -= self._ready.popleft().frame_bytes
         return bool(self._ready)
 
+    def _pick_due(self, with_room: list[str], now: float) -> RouteT | None:
+        """A channel that the next batch is to leave on now, one with nothing in flight where the first choice is busy
+        and the batch small."""
+        route = self._pick(now, with_room) if with_room else None
+        if route is None or self._is_due(route, now):
+            return route
+        idle = [endpoint for endpoint in with_room if not self._loads[endpoint].in_flight]
+        return self._pick(now, idle) if idle else None
+
     def _has_room(self, endpoint: str, load: _Load, now: float) -> bool:
         planned = load.controller.plan(now).in_flight
         return load.in_flight < self._in_flight_limit(endpoint, planned)
 
-    def _is_due(self, load: _Load, plan: BatchPlan, route: RouteT, now: float) -> bool:
+    def _is_due(self, route: RouteT, now: float) -> bool:
+        load = self._loads[route.endpoint]
+        plan = load.controller.plan(now)
         # Beyond the plan is room for batches that do not count.
         extra = self._in_flight_limit(route.endpoint, plan.in_flight) - plan.in_flight
         oldest_s = self._ready[0].ready_s

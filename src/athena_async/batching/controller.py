@@ -179,10 +179,6 @@ class BatchController:
         else:
             self._decrease(Setting(max(1, images // 2), 1), "congested", now)
 
-    def takes(self, size_bytes: int) -> bool:
-        """Whether the server may take an image of this size: it has not refused it, or less, as too large."""
-        return self._request_size.takes(size_bytes)
-
     def refused(self, size_bytes: int, limit_bytes: int | None, now: float) -> None:
         """A request of ``size_bytes`` was refused as too large: no batch will be as large again.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Final
 
 from athena_async.config import MiB
@@ -20,13 +19,11 @@ class RequestSize:
     request that used it, as long as one of twice the size would be answered within ``patience_s``: a request that
     takes longer on the link can look like a dead peer, from which nothing is read.
 
-    Invariants: 1 <= ``size_bytes`` <= ``limit_bytes``; below each size that the server refused, for good; `takes` is
-    false for what is larger than the server said it takes, or at least as large as what it refused by itself.
+    Invariants: 1 <= ``size_bytes`` <= ``limit_bytes``; below each size that the server refused, for good.
     """
 
     def __init__(self, limit_bytes: int, patience_s: float, *, slow_start: bool) -> None:
         self._accepted_bytes = limit_bytes
-        self._largest_bytes: float = math.inf
         self._window_bytes = _FIRST_BYTES if slow_start else limit_bytes
         self._patience_s = patience_s
         self._slow_start = slow_start
@@ -39,10 +36,6 @@ class RequestSize:
     def size_bytes(self) -> int:
         """The bound as it is now. A single image may be larger."""
         return min(self._accepted_bytes, self._window_bytes)
-
-    def takes(self, size_bytes: int) -> bool:
-        """Whether an image of this size may be sent by itself, as far as is known."""
-        return size_bytes <= self._largest_bytes
 
     def answered(self, size_bytes: int, latency_s: float, *, limited: bool = False) -> None:
         """A request was answered in full after ``latency_s``. ``limited``: the application had no more to send, so
@@ -63,8 +56,6 @@ class RequestSize:
         ``limit_bytes`` is what the server said it takes, None where it did not. The next bound is then the
         largest size that was answered, or half of what was refused.
         """
-        if limit_bytes is not None:
-            self._largest_bytes = min(self._largest_bytes, limit_bytes, size_bytes - 1)
         bound = limit_bytes if limit_bytes is not None else max(self._largest_answered_bytes, size_bytes // 2)
         if bound >= size_bytes:  # the server counts otherwise than we do, or lowered its limit
             bound = size_bytes // 2

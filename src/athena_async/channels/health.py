@@ -146,7 +146,8 @@ class HealthBoard:
           is never empty.
         * A HALF_OPEN endpoint has at most one probe out, but in a panic.
         * In a panic, when fewer endpoints than ``panic_fraction`` are CLOSED, all are eligible: the fault is
-          then more likely common than theirs, and the few left would be crushed. An answer closes any of them.
+          then more likely common than theirs, and the few left would be crushed. An answer to a batch of after its
+          ejection closes any of them.
 
     Args:
         endpoints: ``host:port``, without duplicates.

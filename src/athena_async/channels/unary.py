@@ -113,8 +113,8 @@ class UnaryCalls:
             raise CallFailed.of_credentials(error) from None
 
     async def _transport(self, endpoint: str) -> Transport:
-        self._check_open()
         await self._drop_old(endpoint)
+        self._check_open()
         while endpoint not in self._current:
             current = self._current
             try:

@@ -193,6 +193,7 @@ class EncodingPolicy:
             self._judge_trial(meter, images_per_s, now)
         elif meter.age_s >= DWELL_S and meter.waiting_fraction <= IDLE_FRACTION:
             self._demanded_images_per_s = None
+            self._reason = "with WebP no images wait"
             if self._link is not None and images_per_s * RAW_FRAME_BYTES * MARGIN < self._link:
                 self._change("none", "the link carries the present images raw", now)
             elif meter.age_s >= self._probe_s:

@@ -69,7 +69,8 @@ def with_pillow(image: Image.Image, resampling: Resampling, turn: Image.Transpos
     small = _two_taps(image) if resampling == "bilinear" else image.resize(SIZE, Image.Resampling.BILINEAR)
     if turn is not None:
         small = small.transpose(turn)
-    return small.convert("RGB").tobytes("raw", "BGR")
+    coloured = small if small.mode == "RGB" else small.convert("RGB")
+    return coloured.tobytes("raw", "BGR")
 
 
 def with_opencv(pixels: NDArray[np.uint8], resampling: Resampling) -> memoryview:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 
 from athena_async.errors import ClientClosedError
@@ -96,3 +97,26 @@ class InFlightLimit:
             self.images += 1
             self.size_bytes += size_bytes
             granted.set_result(None)
+
+
+class ImageLimit:
+    """The largest image that the service takes, as far as it refused any: one for all its endpoints, which are alike.
+
+    For good: an image above it would cost the stream that it is sent on, and whoever raises the server's limit can open
+    the client anew.
+    """
+
+    def __init__(self) -> None:
+        self._size_bytes = math.inf
+
+    def __repr__(self) -> str:
+        return f"ImageLimit({self._size_bytes} bytes)"
+
+    def takes(self, size_bytes: int) -> bool:
+        """Whether an image of this size may be sent, as far as is known."""
+        return size_bytes <= self._size_bytes
+
+    def refused(self, size_bytes: int, limit_bytes: int | None) -> None:
+        """A request of ``size_bytes`` was refused: nothing as large, nor larger than ``limit_bytes``, where the server
+        said what it takes."""
+        self._size_bytes = min(self._size_bytes, size_bytes - 1, math.inf if limit_bytes is None else limit_bytes)

@@ -139,7 +139,7 @@ class Arbiter:
             if self._inquest is not None and (too_large or lost.unsent):
                 self._inquest.unread(lost.tickets)
             if too_large:
-                self._split(session.endpoint, lost)
+                self._split(lost)
             elif lost.unsent:
                 self._hooks.send_again(lost.tickets)
             else:
@@ -202,18 +202,17 @@ class Arbiter:
 
     def _is_too_large(self, lost: LostBatch, refused: tuple[int, int | None]) -> bool:
         sent_bytes, allowed_bytes = refused
-        if lost.is_begun:
+        if lost.was_read:
             return False
         return lost.request_bytes == sent_bytes or (allowed_bytes is not None and lost.request_bytes > allowed_bytes)
 
-    def _split(self, endpoint: str, lost: LostBatch) -> None:
+    def _split(self, lost: LostBatch) -> None:
         """The server refused the request unread. Alone too large is final; together they go in smaller ones."""
         for ticket in lost.tickets:
             ticket.attempts -= not lost.unsent
         if len(lost.tickets) > 1:
             self._hooks.send_again(lost.tickets)
             return
-        self._hooks.refused_size(endpoint, lost.request_bytes, lost.request_bytes - 1)
         self._settlement.too_large(lost.tickets[0], lost.request_bytes)
 
     def _global_error(self, session: Session, error: wire.ServiceError, now: float) -> None:

@@ -25,6 +25,8 @@ from athena_async.streams.ticket import Batch
 _OMITTED_GRACES = 2.0
 _SILENT_LATENCIES = 10.0
 _STALLED_MIN_S = 1.0
+_APART_S = 1.0
+"""How far apart the last answers on the streams of an endpoint may come, and twice its latency."""
 # Failures that say nothing of the endpoint's health: the fault is the request's, the caller's, or ours.
 _NOT_THE_ENDPOINTS_FAULT = frozenset(
     {
@@ -176,7 +178,7 @@ class Fleet:
             if session.is_going_away:
                 self.pool.retire(session, "server going away")
             if session.silent_s(now) > silence_s:
-                self._give_up(session, now, silence_s, stalled_s)
+                self._give_up(session, now, silence_s, usual_latency_s)
                 continue
             overdue.extend(
                 batch
@@ -189,12 +191,12 @@ class Fleet:
         elif overdue:
             self._hooks.overdue(overdue)
 
-    def _give_up(self, session: Session, now: float, silence_s: float, stalled_s: float) -> None:
+    def _give_up(self, session: Session, now: float, silence_s: float, usual_latency_s: float) -> None:
         """A stream is stuck. So is its endpoint, unless something was heard on another of its streams, and not only
         its last answers from before, which came a little later than this one's."""
         reason = f"no answer for {silence_s:.1f} s"
         heard_s = max(other.heard_s for other in self.pool.lanes() if other.endpoint == session.endpoint)
-        silent_s = silence_s - min(stalled_s, silence_s / 2)
+        silent_s = silence_s - _APART_S - 2 * usual_latency_s
         self._ejected(self._health.failed(session.endpoint, reason, now, at_once=now - heard_s > silent_s))
         session.abandon_call(reason)
 

@@ -22,13 +22,12 @@ REFUSALS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class LostBatch:
-    """The open images of one request. ``unsent``: the service cannot have read it."""
+    """The open images of one request. ``unsent``: the service cannot have read it. ``was_read``: it has."""
 
     tickets: list[Ticket]
     request_bytes: int
     unsent: bool
-    is_begun: bool = False
-    """Some of its images were answered, so the service has read it."""
+    was_read: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +57,6 @@ class Loss:
         refused = self.failure.refused_size
         if refused is None:
             return None
-        sizes = [lost.request_bytes for lost in self.batches if not lost.unsent and not lost.is_begun]
+        sizes = [lost.request_bytes for lost in self.batches if not lost.unsent and not lost.was_read]
         sent_bytes = max(sizes, default=None) if refused.sent_bytes is None else refused.sent_bytes
         return None if sent_bytes is None else (sent_bytes, refused.allowed_bytes)

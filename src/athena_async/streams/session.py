@@ -377,11 +377,10 @@ class Session:
 
     def _take_back(self, batch: Batch, unsent: bool) -> LostBatch:
         request_bytes = len(self._settings.request_head) + batch.size_bytes
-        is_begun = batch.is_begun
         tickets = self.release(batch)
         for ticket in tickets:
             ticket.attempts -= unsent
-        return LostBatch(tickets, request_bytes, unsent, is_begun)
+        return LostBatch(tickets, request_bytes, unsent, batch.was_read)
 
     def _drop(self, batch: Batch) -> None:
         if batch in self.batches:

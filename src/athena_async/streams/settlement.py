@@ -31,7 +31,10 @@ class Totals:
 
 def too_large_message(request_bytes: int) -> str:
     """What is said of an image that alone makes a request larger than the server takes."""
-    return f"the server refuses requests of {request_bytes} bytes: raise its limit, or have less sent (encoding='webp')"
+    return (
+        f"the server refuses requests of {request_bytes} bytes: "
+        "have less sent (encoding='webp'), or raise its limit and open the client anew"
+    )
 
 
 class Settlement:

@@ -17,6 +17,7 @@ from athena_async.channels.health import HealthBoard
 from athena_async.channels.unary import UnaryCalls
 from athena_async.config import RetryConfig
 from athena_async.errors import ErrorCode
+from athena_async.resilience.limits import ImageLimit
 from athena_async.resilience.retry import GiveUp, RetryBudget, RetryPolicy, message_is_retryable
 from athena_async.results import ClassificationResult, Outcome
 from athena_async.streams.settlement import Settlement, too_large_message
@@ -37,6 +38,7 @@ class SingleCalls:
         unary: UnaryCalls,
         health: HealthBoard,
         budget: RetryBudget,
+        image_limit: ImageLimit,
         resent: Callable[[int], None],
         rng: random.Random,
     ) -> None:
@@ -44,6 +46,7 @@ class SingleCalls:
         self._unary = unary
         self._health = health
         self._budget = budget
+        self._image_limit = image_limit
         self._resent = resent
         self._rng = rng
         self._clock = asyncio.get_running_loop().time
@@ -53,6 +56,13 @@ class SingleCalls:
 
         Where it was sent before, the budget has granted this send; it is given back if it is not made.
         """
+        if self._image_limit.takes(frame.size_bytes):
+            return await self._ask(ticket, frame)
+        if ticket.attempts:
+            self._budget.refund(1)
+        return self._failed(ticket, _too_large(frame), ticket.attempts > 0)
+
+    async def _ask(self, ticket: Ticket, frame: wire.Frame) -> ClassificationResult:
         possibly_classified = ticket.attempts > 0
         while True:
             remaining_s = ticket.deadline_s - self._clock()
@@ -70,10 +80,8 @@ class SingleCalls:
             endpoint = self._rng.choice(self._health.eligible(self._clock()))
             try:
                 answer = await self._unary.classify_single(endpoint, frame, remaining_s)
-            except CallFailed as failure:
-                if failure.refused_size is not None:
-                    message = too_large_message(failure.refused_size.sent_bytes or len(frame.data))
-                    failure = CallFailed(ErrorCode.IMAGE_TOO_LARGE, message)
+            except CallFailed as error:
+                failure = self._final_where_too_large(frame, error)
                 possibly_classified |= failure.code in _POSSIBLY_CLASSIFIED
                 after_s = self._retry_s(ticket, failure.code, True, failure.pushback_s)
                 if after_s is None:
@@ -85,6 +93,12 @@ class SingleCalls:
                 if after_s is None:
                     return service_failure(ticket, answer.error, self._clock())
             await asyncio.sleep(after_s)
+
+    def _final_where_too_large(self, frame: wire.Frame, failure: CallFailed) -> CallFailed:
+        if failure.refused_size is None:
+            return failure
+        self._image_limit.refused(frame.size_bytes, failure.refused_size.allowed_bytes)
+        return _too_large(frame)
 
     def _after_image_error(self, ticket: Ticket, error: wire.ServiceError) -> float | None:
         ticket.erred(error)
@@ -111,6 +125,10 @@ class SingleCalls:
     def _failed(self, ticket: Ticket, failure: CallFailed, possibly_classified: bool) -> ClassificationResult:
         outcome = Outcome.UNKNOWN if possibly_classified else Outcome.FAILED
         return ticket.result(outcome, self._clock(), failure.code, failure.message)
+
+
+def _too_large(frame: wire.Frame) -> CallFailed:
+    return CallFailed(ErrorCode.IMAGE_TOO_LARGE, too_large_message(frame.size_bytes))
 
 
 class SuspectHearing:

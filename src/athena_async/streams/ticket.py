@@ -173,6 +173,7 @@ class Batch:
         in_flight, queue_depth: batches unanswered on the endpoint once all had left that left together with this
             one, and images left waiting behind it.
         written: whether the stream's writer took it; before, it is known not to be sent.
+        was_read: whether the service read it: one of its images was answered that no other request had carried.
         new_count, resent: how many of its images no writer took before, and how many had been sent before; known once
             it is written, since until then some may be settled, and all may come back unsent.
     """
@@ -188,6 +189,7 @@ class Batch:
         "sent_s",
         "size_bytes",
         "tickets",
+        "was_read",
         "written",
     )
 
@@ -205,7 +207,7 @@ class Batch:
         self.size_bytes = size_bytes
         self.carrier = carrier
         self.open_count = len(tickets)
-        self.written = False
+        self.written = self.was_read = False
         self.sent_s = now
         self.progress_s = now
         self.in_flight = in_flight
@@ -240,6 +242,7 @@ class Batch:
     def answered(self, ticket: Ticket, now: float) -> None:
         """One of the images has its answer."""
         ticket.batch = None
+        self.was_read = self.was_read or ticket.attempts == 1
         self.progress_s = now
         self.open_count -= 1
         if not self.open_count:

@@ -47,16 +47,16 @@ class Bench:
         self.lanes = lanes or (Lane(),)
         self.healthy = True
         self.told: list[Batch] = []
+        self.largest_bytes = 10**9
         self.refused: list[str] = []
         config = BatchingConfig(
             fixed_size=images, max_bytes=max_bytes, max_batches_in_flight=in_flight, linger_s=linger_s
         )
-        self.controllers = {lane.endpoint: BatchController(config) for lane in self.lanes}
         self.batcher: Batcher[Lane] = Batcher(
-            self.controllers,
+            {lane.endpoint: BatchController(config) for lane in self.lanes},
             self._pick,
             lambda _lane, batch: self.told.append(batch),
-            lambda ticket: self.refused.append(ticket.correlation_id),
+            self._refuse,
             linger_s,
         )
 
@@ -76,6 +76,13 @@ class Bench:
     def answered(self, endpoint: str = "a:1") -> None:
         self.batcher.finished(endpoint)
         self.batcher.pump(self.now)
+
+    def _refuse(self, image: Ticket) -> bool:
+        if image.frame_bytes <= self.largest_bytes:
+            return False
+        self.refused.append(image.correlation_id)
+        image.settle()
+        return True
 
     def _pick(self, _now: float, with_room: Sequence[str]) -> Lane | None:
         return next((lane for lane in self.lanes if lane.endpoint in with_room), None) if self.healthy else None
@@ -112,22 +119,31 @@ def test_with_a_batch_in_flight_an_image_waits_for_company_and_no_longer_than_th
     play(scene)
 
 
-def test_an_image_that_every_server_refuses_is_not_sent_and_holds_up_nothing() -> None:
+def test_an_image_that_is_too_large_is_refused_and_holds_up_nothing() -> None:
     async def scene() -> None:
-        bench = Bench(Lane("a:1"), Lane("b:1"))
-        bench.controllers["a:1"].refused(900, 500, 0.0)
-        bench.batcher.offer(
-            [*tickets("small", size_bytes=100), *tickets("large", size_bytes=501), *tickets("next", size_bytes=500)],
-            bench.now,
-        )
-        assert [lane.sent for lane in bench.lanes] == [[["small"]], [["large", "next"]]], "the other may take it"
-        assert bench.refused == []
-        bench.controllers["b:1"].refused(1000, 600, 0.0)
-        bench.batcher.offer([*tickets("larger", size_bytes=601), *tickets("fits", size_bytes=450)], bench.now)
-        assert bench.refused == ["larger"], "though no channel has room"
+        bench = Bench()
+        bench.offer("first")
+        bench.largest_bytes = 500
+        large, *others = tickets("large", size_bytes=501), *tickets("b", "c", size_bytes=500)
+        bench.batcher.offer([*large, *others], bench.now)
+        assert bench.refused == ["large"], "though no channel has room"
         bench.answered()
-        assert bench.lanes[0].sent[1:] == [["fits"]]
+        assert bench.sent == [["first"], ["b", "c"]]
         assert bench.batcher.ready_bytes == 0
+
+    play(scene)
+
+
+def test_a_lone_image_goes_where_nothing_is_in_flight() -> None:
+    """It would wait for company on the endpoint that is chosen first."""
+
+    async def scene() -> None:
+        bench = Bench(Lane("a:1"), Lane("b:1"), in_flight=8)
+        for name in "abc":
+            bench.offer(name)
+        assert [lane.sent for lane in bench.lanes] == [[["a"]], [["b"]]]
+        await asyncio.sleep(LINGER_S)
+        assert [lane.sent for lane in bench.lanes] == [[["a"], ["c"]], [["b"]]]
 
     play(scene)
 
@@ -407,7 +423,9 @@ def test_two_connections_that_share_a_link_are_both_kept_busy() -> None:
     async def scene() -> None:
         loop, link = asyncio.get_running_loop(), SharedLink()
         controller = BatchController(BatchingConfig(max_bytes=360_000, target_latency_s=0.3))
-        batcher = Batcher({link.endpoint: controller}, lambda *_: link, lambda *_: None, lambda _ticket: None, LINGER_S)
+        batcher = Batcher(
+            {link.endpoint: controller}, lambda *_: link, lambda *_: None, lambda _ticket: False, LINGER_S
+        )
 
         def answered(batch: Batch) -> None:
             now = loop.time()

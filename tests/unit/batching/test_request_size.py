@@ -25,12 +25,10 @@ def test_it_stays_where_the_application_had_no_more_to_send() -> None:
     assert size.size_bytes == MiB
 
 
-def test_what_the_server_said_it_takes_bounds_batches_and_images() -> None:
+def test_what_the_server_said_it_takes_bounds_batches() -> None:
     size = RequestSize(4 * MiB, 8.0, slow_start=False)
     assert size.refused(3_000_000, 1_000_000)
     assert size.size_bytes == 1_000_000
-    assert size.takes(1_000_000)
-    assert not size.takes(1_000_001)
     assert not size.refused(2_000_000, 1_000_000), "nothing new"
 
 
@@ -38,18 +36,15 @@ def test_a_limit_that_the_refused_request_did_not_exceed_is_not_believed() -> No
     size = RequestSize(4 * MiB, 8.0, slow_start=False)
     assert size.refused(1_000_000, 2_000_000)
     assert size.size_bytes == 500_000
-    assert size.takes(999_999)
-    assert not size.takes(1_000_000)
 
 
-def test_a_refusal_without_a_limit_bounds_batches_but_no_image() -> None:
+def test_a_refusal_without_a_limit_leaves_what_was_answered_or_half() -> None:
     size = RequestSize(4 * MiB, 8.0, slow_start=False)
     size.answered(700_000, 0.1)
     assert size.refused(1_000_000, None)
     assert size.size_bytes == 700_000, "the largest that was answered"
     assert size.refused(700_000, None), "the server takes less than it did"
     assert size.size_bytes == 350_000
-    assert size.takes(4 * MiB), "of a batch that was refused no image need be too large"
 
 
 def test_once_refused_a_size_does_not_come_back() -> None:

@@ -130,8 +130,9 @@ class HeldTransport(FakeTransport):
 class HeldAccess:
     """A new channel with each connection."""
 
-    def __init__(self) -> None:
+    def __init__(self, transport: type[HeldTransport] = HeldTransport) -> None:
         self.made: list[HeldTransport] = []
+        self._transport = transport
 
     def access(self) -> Access:
         return Access(self._connect, self._authorize, lambda _metadata: None)
@@ -141,7 +142,7 @@ class HeldAccess:
         return [transport.closed for transport in self.made]
 
     async def _connect(self, _endpoint: str) -> HeldTransport:
-        self.made.append(HeldTransport())
+        self.made.append(self._transport())
         return self.made[-1]
 
     async def _authorize(self) -> Metadata:
@@ -213,6 +214,28 @@ async def test_closing_ends_calls_under_way_on_renewed_channels_too() -> None:
     ends = await asyncio.gather(*tasks, return_exceptions=True)
     assert [type(end) for end in ends] == [CallFailed] * 2
     assert access.closed == [1, 1]
+
+
+def test_closing_while_an_old_channel_is_closed_opens_none_in_its_place() -> None:
+    class SlowToClose(HeldTransport):
+        async def aclose(self) -> None:
+            await asyncio.sleep(1.0)
+            await super().aclose()
+
+    async def scene() -> None:
+        access = HeldAccess(SlowToClose)
+        unary = UnaryCalls(access.access(), 100.0, random.Random(1))
+        first = await ask(unary)
+        access.made[0].told.set()
+        await first
+        await asyncio.sleep(121.0)
+        second = await ask(unary)
+        await unary.aclose()
+        with pytest.raises(CallFailed):
+            await second
+        assert access.closed == [1]
+
+    run_virtual(scene())
 
 
 class SlowAccess:

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from athena_async.errors import ClientClosedError
-from athena_async.resilience.limits import InFlightLimit
+from athena_async.resilience.limits import ImageLimit, InFlightLimit
 from tests.unit.streams.fakes import settle
 
 pytestmark = pytest.mark.anyio
@@ -170,3 +170,16 @@ async def test_repr_shows_what_is_held() -> None:
     assert repr(limit) == "InFlightLimit(1/1 images, 7/100 bytes, 1 waiting)"
     task.cancel()
     await settle()
+
+
+def test_an_image_is_taken_below_everything_that_was_refused() -> None:
+    limit = ImageLimit()
+    assert limit.takes(10**9)
+    limit.refused(3_000_000, None)
+    assert [limit.takes(size) for size in (2_999_999, 3_000_000)] == [True, False]
+    limit.refused(2_000_000, 1_000_000)
+    assert [limit.takes(size) for size in (1_000_000, 1_000_001)] == [True, False]
+    limit.refused(900_000, 2_000_000)
+    assert [limit.takes(size) for size in (899_999, 900_000)] == [True, False], "whatever the server says it takes"
+    limit.refused(3_000_000, None)
+    assert not limit.takes(900_000), "for good"

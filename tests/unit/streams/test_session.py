@@ -281,7 +281,7 @@ def test_a_server_that_half_closes_with_images_open_is_a_loss() -> None:
         assert loss.failure.code is ErrorCode.UNAVAILABLE
         assert [[t.correlation_id for t in lost.tickets] for lost in loss.batches] == [["b"], ["c"]]
         assert unsent(bench) == [False, False]
-        assert [lost.is_begun for lost in loss.batches] == [True, False]
+        assert [lost.was_read for lost in loss.batches] == [True, False]
         assert bench.over == [first, second]
         assert bench.session.state is State.BACKOFF
 

@@ -15,7 +15,7 @@ from athena_async.channels.health import HealthBoard
 from athena_async.channels.unary import UnaryCalls
 from athena_async.config import BreakerConfig, RetryConfig
 from athena_async.errors import ErrorCode
-from athena_async.resilience.limits import InFlightLimit
+from athena_async.resilience.limits import ImageLimit, InFlightLimit
 from athena_async.resilience.retry import RetryBudget
 from athena_async.results import ClassificationResult, Outcome
 from athena_async.streams.demultiplexer import Demultiplexer
@@ -85,7 +85,7 @@ class Bench:
         health = HealthBoard((ENDPOINT,), BreakerConfig(), random.Random(1))
         unary = UnaryCalls(FakeAccess(self.transport).access())
         config = RetryConfig(**{"base_s": 0.1, "cap_s": 1.0, **retry})
-        self.singles = SingleCalls(config, unary, health, self.budget, self._resent, random.Random(1))
+        self.singles = SingleCalls(config, unary, health, self.budget, ImageLimit(), self._resent, random.Random(1))
         table = Demultiplexer("own-")
         self.settlement = Settlement(table, self.limit, lambda _event: None, self.clock, lambda: None)
         self.hearing = SuspectHearing(self.singles, self.settlement, self.budget)
@@ -223,13 +223,15 @@ def test_a_send_that_the_budget_granted_and_that_is_not_made_is_given_back() -> 
 
 def test_an_image_that_is_refused_as_too_large_is_asked_for_once() -> None:
     async def scene() -> None:
-        refused = CallFailed(ErrorCode.RESOURCE_EXHAUSTED, "Received message larger than max (900 vs. 500)")
+        refused = CallFailed(ErrorCode.RESOURCE_EXHAUSTED, "Received message larger than max (100 vs. 50)")
         bench = Bench(refused)
         result = await bench.ask()
         assert (result.outcome, result.attempts) == (Outcome.FAILED, 1)
         assert result.error is not None
         assert result.error.code is ErrorCode.IMAGE_TOO_LARGE
-        assert "900 bytes" in result.error.message
+        assert f"{bench.ticket().frame_bytes} bytes" in result.error.message
+        again = await bench.ask()
+        assert (again.outcome, again.attempts, len(bench.asked)) == (Outcome.FAILED, 0, 1), "its like is not sent"
 
     play(scene)
 
