@@ -22,7 +22,7 @@ import grpc
 from athena_async import AthenaClient, wire
 from athena_async.config import BatchingConfig, PreprocessConfig
 from benchmarks import children, hand_rolled, inputs, ours
-from benchmarks.measure import OURS, Figure, Report, Row, Scale, Target, compare, percentile
+from benchmarks.measure import OURS, Figure, Report, Row, Scale, Target, compare, percentile, take_turns
 
 TARGET_LATENCY_S = 0.3
 LINK_MBIT_PER_S = 400
@@ -91,12 +91,20 @@ async def run(scale: Scale) -> Report:
 
 async def _profile(profile: Profile, scale: Scale) -> tuple[Row, dict[str, Any]]:
     """The row of a profile, and the course of our last run under it."""
-    async with _serve(profile) as server:
-        runs = [await _adaptive(server, profile, scale) for _ in range(scale.pick(3, 1))]
-        best, how = await _best_fixed(server, profile, scale)
-    own = [outcome for outcome, _ in runs]
-    p95_s = Figure(tuple(outcome.p95_s for outcome in own)).median
-    figures = {OURS: Figure(tuple(outcome.throughput for outcome in own)), FIXED: Figure((best.throughput,))}
+    runs: list[tuple[Outcome, dict[str, Any]]] = []
+    async with _serve(profile) as server, hand_rolled.connections(server.endpoint, 1) as channels:
+        size, window = await _best_fixed(channels[0], server, profile, scale)
+
+        async def own() -> float:
+            runs.append(await _adaptive(server, profile, scale))
+            return runs[-1][0].throughput
+
+        async def fixed() -> float:
+            return (await _fixed(channels[0], profile, size, window, _course(scale), server)).throughput
+
+        figures = await take_turns({OURS: own, FIXED: fixed}, scale.pick(3, 1), warm_up=0)
+    p95_s = Figure(tuple(outcome.p95_s for outcome, _ in runs)).median
+    how = f"{size} images a batch, {window} in flight"
     targets = compare(figures, FIXED, 0.9)
     targets.append(Target(f"p95 <= {TARGET_LATENCY_S} s", p95_s, TARGET_LATENCY_S, at_least=False))
     return Row("S6", profile.name, "images/s", figures, targets, f"best fixed: {how}"), runs[-1][1]
@@ -157,28 +165,21 @@ def _course(scale: Scale) -> Course:
     return scale.pick(Course(6.0, 12.0), Course(1.5, 2.0))
 
 
-async def _best_fixed(server: Server, profile: Profile, scale: Scale) -> tuple[Outcome, str]:
-    """The fastest fixed size and window whose p95 holds, and which one it is.
+async def _best_fixed(channel: grpc.aio.Channel, server: Server, profile: Profile, scale: Scale) -> tuple[int, int]:
+    """The fastest fixed size and window whose p95 holds.
 
-    All are tried for a moment; the best of them then run as long as ours does.
+    All are tried for a moment; in a full run the best three of them then as long as ours runs.
     """
     sizes = FRAME_SIZES if profile.frames else scale.pick(SIZES, (8, 32, 64, 200))
     ways = list(itertools.product(sizes, scale.pick(WINDOWS, (2,))))
-    async with hand_rolled.connections(server.endpoint, 1) as channels:
 
-        async def measure(ways: Iterable[tuple[int, int]], course: Course) -> dict[tuple[int, int], Outcome]:
-            return {
-                way: await _fixed(
-                    channels[0], hand_rolled.requests(_payloads(profile, way[0]), way[0])[0], *way, course, server
-                )
-                for way in ways
-            }
+    async def measure(ways: Iterable[tuple[int, int]], course: Course) -> list[tuple[int, int]]:
+        return _fastest({way: await _fixed(channel, profile, *way, course, server) for way in ways})
 
-        tried = await measure(ways, scale.pick(Course(0.5, 1.5), Course(0.15, 0.45)))
-        # A fixed size has no way up that a short run would have in it.
-        found = await measure(_fastest(tried)[: scale.pick(3, 1)], scale.pick(_course(scale), Course(0.5, 2.0)))
-    size, window = _fastest(found)[0]
-    return found[size, window], f"{size} images a batch, {window} in flight"
+    found = await measure(ways, scale.pick(Course(0.5, 1.5), Course(0.15, 0.45)))
+    if not scale.quick:
+        found = await measure(found[:3], _course(scale))
+    return found[0]
 
 
 def _fastest(found: Mapping[tuple[int, int], Outcome]) -> list[tuple[int, int]]:
@@ -187,10 +188,10 @@ def _fastest(found: Mapping[tuple[int, int], Outcome]) -> list[tuple[int, int]]:
 
 
 async def _fixed(
-    channel: grpc.aio.Channel, message: bytes, size: int, window: int, course: Course, server: Server
+    channel: grpc.aio.Channel, profile: Profile, size: int, window: int, course: Course, server: Server
 ) -> Outcome:
     """One fixed size, with so many batches in flight."""
-    server.drift(None)
+    message = hand_rolled.requests(_payloads(profile, size), size)[0]
     latencies: list[float] = []
     start = time.perf_counter()
     measured = 0.0
@@ -203,6 +204,7 @@ async def _fixed(
                 server.drift(course.measured_s)
         if answered - start >= course.warm_s + course.measured_s:
             break
+    server.drift(None)
     if not latencies:
         return Outcome(0.0, math.inf)
     return Outcome(len(latencies) * size / (answered - measured), percentile(latencies, 95))

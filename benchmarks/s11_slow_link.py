@@ -11,7 +11,7 @@ import contextlib
 from athena_async import AthenaClient
 from athena_async.config import EncodingChoice, PreprocessConfig
 from benchmarks import children, hand_rolled, inputs, official, ours
-from benchmarks.measure import HAND_ROLLED, OURS, Figure, Peer, Report, Row, Scale, compare, rate, take_turns
+from benchmarks.measure import HAND_ROLLED, OURS, Peer, Report, Row, Scale, compare, rate, take_turns
 from benchmarks.s03_photographs import HAND_ROLLED_BATCH
 
 BROTLI_LEVELS = (1, 2, 4, 5)
@@ -30,7 +30,8 @@ async def run(scale: Scale) -> Report:
             async with _link(sink.endpoint, mbit_per_s, FAR_MS) as far:
                 report.rows.append(await _far(far.endpoint, f"{what}, {FAR_MS:.0f} ms each way, auto"))
         async with _link(sink.endpoint, 0.0) as unlimited:
-            figures = await _both(unlimited.endpoint, scale.pick(600, 42), scale.rounds)
+            images = inputs.repeated(inputs.jpegs(1280, 960), scale.pick(600, 42))
+            figures = await take_turns(_ours(unlimited.endpoint, images), scale.rounds, warm_up=0)
     targets = compare(figures, NONE, 0.95)
     report.rows.append(Row("S11", "photographs, link without a limit, auto", "images/s", figures, targets))
     return report
@@ -48,12 +49,12 @@ async def _slow(endpoint: str, what: str, scale: Scale) -> Row:
     few = images[:10]
     level = 2 if scale.quick else await _best_level(endpoint, images[:60])
     best = official.Settings(batch=5, brotli_quality=level)
-    figures = await _both(endpoint, len(images), scale.pick(3, 1))
-    peers: dict[str, Peer] = {BEST: lambda: rate(len(images), official.stream(endpoint, images, best))}
+    peers = _ours(endpoint, images)
+    peers[BEST] = lambda: rate(len(images), official.stream(endpoint, images, best))
     if not scale.quick:  # a second or more an image, on any link: S4 shows it
         peers[DEFAULTS] = lambda: rate(len(few), official.stream(endpoint, few, official.DEFAULTS))
     peers[HAND_ROLLED] = lambda: _hand_rolled(endpoint, images)
-    figures |= await take_turns(peers, scale.pick(3, 1), warm_up=0)
+    figures = await take_turns(peers, scale.pick(3, 1), warm_up=0)
     targets = [*compare(figures, NONE, 1.6), *compare(figures, BEST, 1.3)]
     note = f"best compression of the official client here: Brotli {level}"
     return Row("S11", what, "images/s", figures, targets, note)
@@ -62,9 +63,8 @@ async def _slow(endpoint: str, what: str, scale: Scale) -> Row:
 async def _far(endpoint: str, what: str) -> Row:
     """The slow link of a far away service. No targets: it shows whether the way there is kept full."""
     images = inputs.repeated(inputs.jpegs(1280, 960), 200)
-    figures = await _both(endpoint, len(images), 3)
-    figures |= await take_turns({HAND_ROLLED: lambda: _hand_rolled(endpoint, images)}, 3, warm_up=0)
-    return Row("S11", what, "images/s", figures)
+    peers = {**_ours(endpoint, images), HAND_ROLLED: lambda: _hand_rolled(endpoint, images)}
+    return Row("S11", what, "images/s", await take_turns(peers, 3, warm_up=0))
 
 
 async def _hand_rolled(endpoint: str, images: list[bytes]) -> float:
@@ -72,16 +72,15 @@ async def _hand_rolled(endpoint: str, images: list[bytes]) -> float:
         return await rate(len(images), hand_rolled.photographs(channels, images, HAND_ROLLED_BATCH, threads=2))
 
 
-async def _both(endpoint: str, count: int, rounds: int) -> dict[str, Figure]:
+def _ours(endpoint: str, images: list[bytes]) -> dict[str, Peer]:
     """Ours with `auto` and without compression; a new client each time, which has yet to notice the link."""
-    images = inputs.repeated(inputs.jpegs(1280, 960), count)
 
     async def run_with(encoding: EncodingChoice) -> float:
         config = ours.config(endpoint, preprocess=PreprocessConfig(encoding=encoding))
         async with AthenaClient(config) as client:
-            return await rate(count, ours.classify_many(client, images))
+            return await rate(len(images), ours.classify_many(client, images))
 
-    return await take_turns({OURS: lambda: run_with("auto"), NONE: lambda: run_with("none")}, rounds, warm_up=0)
+    return {OURS: lambda: run_with("auto"), NONE: lambda: run_with("none")}
 
 
 async def _best_level(endpoint: str, images: list[bytes]) -> int:

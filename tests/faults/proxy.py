@@ -13,14 +13,14 @@ from typing import Self
 
 class FaultProxy:
     """Forwards to ``host:port`` until told otherwise. ``buffer_bytes``: what its kernel takes in from a client unread.
+    Connections go to the ``targets`` in turn, of which it has one to begin with.
 
     Invariants: while ``hole`` is set bytes are taken and go nowhere, in both directions; once ``carried_bytes`` exceeds
     ``stall_after_bytes`` no more bytes are taken; every connection has two tasks, which end with it or the proxy.
     """
 
     def __init__(self, target: str, buffer_bytes: int | None = None) -> None:
-        self._host, _, port = target.rpartition(":")
-        self._port = int(port)
+        self.targets = [target]
         self._buffer_bytes = buffer_bytes
         self._listener = socket.socket()
         self._accepting: asyncio.Task[None] | None = None
@@ -100,7 +100,8 @@ class FaultProxy:
             return
         self.accepted_count += 1
         try:
-            up_reader, up_writer = await asyncio.open_connection(self._host, self._port)
+            host, _, port = self.targets[self.accepted_count % len(self.targets)].rpartition(":")
+            up_reader, up_writer = await asyncio.open_connection(host, int(port))
         except OSError:
             writer.transport.abort()
             return

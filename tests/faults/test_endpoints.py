@@ -7,11 +7,11 @@ import statistics
 
 import pytest
 
-from athena_async import AthenaClient, BatchingConfig, BreakerConfig, ClientConfig, RetryConfig
+from athena_async import AthenaClient, BatchingConfig, BreakerConfig, ClientConfig, PoolConfig, RetryConfig
 from athena_async.emulator import Emulator, ServiceModel
 from athena_async.events import BatchAnswered, BatchSent, EndpointEjected, EndpointReturned, Event
 from tests.faults.proxy import FaultProxy
-from tests.faults.world import config, inputs
+from tests.faults.world import config, inputs, resends
 from tests.waits import until
 
 pytestmark = pytest.mark.anyio
@@ -202,3 +202,24 @@ async def test_the_last_endpoint_is_never_ejected() -> None:
             for emulator in (one, other):
                 emulator.faults.update(refuse=0.0)
             assert all(result.ok for result in await work)
+
+
+async def test_a_backend_that_is_added_gets_its_share_of_renewed_channels() -> None:
+    """Behind a balancer of connections; where a name has several addresses each channel takes one by chance."""
+    pool = PoolConfig(channels=2, max_age_s=0.5)
+    async with (
+        Emulator() as old,
+        Emulator(deployments=old.deployments) as new,
+        FaultProxy(old.address) as front,
+        AthenaClient(config(front.address, pool=pool)) as client,
+    ):
+        assert all(result.ok for result in await client.classify_many(inputs(50)))
+        front.targets.append(new.address)
+
+        async def until_it_gets_some() -> None:
+            while not new.audit.total:
+                assert all(result.ok for result in await client.classify_many(inputs(50)))
+                await asyncio.sleep(0.05)
+
+        await asyncio.wait_for(until_it_gets_some(), 10.0)
+        assert client.stats().resent_count == resends(old) == resends(new) == 0

@@ -93,3 +93,15 @@ def test_repr_tells_the_state_and_nothing_of_the_image() -> None:
     assert repr(batch) == "Batch(1 of 1 images open, 100 bytes)"
     one.settle()
     assert repr(one) == "Ticket(a, settled, attempts=1)"
+
+
+def test_only_the_answer_to_a_first_send_tells_that_a_request_was_read() -> None:
+    """That of an image that is sent again may be to its first send, and one that expires was answered by nobody."""
+    first, again, expiring = tickets("a", "b", "c")
+    again.attempts = 1
+    batch = batch_of([first, again, expiring], FakeCarrier())
+    batch.answered(again, 1.0)
+    batch.expired(expiring)
+    assert not batch.was_read
+    batch.answered(first, 2.0)
+    assert batch.was_read
