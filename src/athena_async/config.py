@@ -105,8 +105,8 @@ class PoolConfig:
         grow_unacked_bytes: bytes sent and unanswered on every channel of an endpoint that make it grow.
         connect_timeout_s: bound on opening one stream.
         idle_timeout_s: a stream without images for so long is closed; 0 keeps streams open.
-        max_age_s: a channel is renewed at about this age (20 % jitter), so that backends that were added behind its name
-            get traffic; of several addresses each channel takes one by chance; 0 never.
+        max_age_s: a channel is renewed at about this age (20 % jitter), so that backends that were added behind its
+            name get traffic; of several addresses each channel takes one by chance; 0 never.
         ping_interval_s, ping_timeout_s: HTTP/2 keep-alive while a stream is open; a dead peer is
             noticed after their sum; a link must be able to carry the largest image in that time.
         silence_timeout_s: a channel with unanswered images and no answer for so long is taken for stuck.
