@@ -9,6 +9,7 @@ from typing import Any
 from athena_async import BatchingConfig, PoolConfig, RetryConfig
 from athena_async.errors import ErrorCode
 from athena_async.flow import Flow
+from athena_async.results import Outcome
 from tests.simulation.runs import config
 from tests.unit.streams.fakes import FakeAccess, FakeCall, FakeTransport, ListSink, settle, tickets
 from tests.virtual_time import run_virtual
@@ -104,5 +105,27 @@ def test_a_resend_that_comes_back_unsent_is_counted_when_it_is_sent() -> None:
         await bench.pass_s(1.0)
         assert bench.call.requests == [FIRST]
         assert totals.resent_count == 10
+
+    play(scene)
+
+
+def test_an_image_that_is_known_to_be_too_large_is_not_sent_and_its_resend_given_back() -> None:
+    async def scene(bench: Bench) -> None:
+        await bench.open()
+        bench.flow.image_limit.refused(80, None)
+        bench.accept("a")
+        assert [(r.outcome, r.error and r.error.code, r.attempts) for r in bench.sink.results] == [
+            (Outcome.FAILED, ErrorCode.IMAGE_TOO_LARGE, 0)
+        ]
+        images = tickets("b", sink=bench.sink, deadline_s=1000.0)
+        images[0].attempts = 1
+        assert bench.flow.limit.try_acquire(images[0].reserved_bytes)
+        assert not bench.flow.accept(images)
+        assert bench.flow.budget.try_spend(1)
+        available = bench.flow.budget.snapshot().available
+        bench.flow.prepared(images, ())
+        assert bench.sink.results[1].outcome is Outcome.UNKNOWN, "an earlier stream may have carried it"
+        assert bench.flow.budget.snapshot().available == available + 1
+        assert len(bench.flow.demultiplexer) == 0
 
     play(scene)

@@ -15,7 +15,7 @@ from athena_async.channels.balancers import Balancer, Candidate, PeakEwma, make_
 from athena_async.channels.health import HealthBoard
 from athena_async.config import PoolConfig
 
-AGE_JITTER = 0.2
+_AGE_JITTER = 0.2
 _SHRINK_AFTER_S = 30.0
 
 
@@ -56,7 +56,7 @@ class _Member(Generic[LaneT]):
 
 def draw_age_s(max_age_s: float, rng: random.Random) -> float:
     """How old a channel may become: ``max_age_s`` give or take a fifth, lest all be renewed at once; 0 is no limit."""
-    return max_age_s * (1 + AGE_JITTER * (2 * rng.random() - 1)) if max_age_s else float("inf")
+    return max_age_s * (1 + _AGE_JITTER * (2 * rng.random() - 1)) if max_age_s else float("inf")
 
 
 class Pool(Generic[LaneT]):

@@ -207,13 +207,11 @@ class Arbiter:
         return lost.request_bytes == sent_bytes or (allowed_bytes is not None and lost.request_bytes > allowed_bytes)
 
     def _split(self, lost: LostBatch) -> None:
-        """The server refused the request unread. Alone too large is final; together they go in smaller ones."""
+        """The server refused the request unread: its images go in smaller ones, but for those that the batcher now
+        knows to be too large by themselves."""
         for ticket in lost.tickets:
             ticket.attempts -= not lost.unsent
-        if len(lost.tickets) > 1:
-            self._hooks.send_again(lost.tickets)
-            return
-        self._settlement.too_large(lost.tickets[0], lost.request_bytes)
+        self._hooks.send_again(lost.tickets)
 
     def _global_error(self, session: Session, error: wire.ServiceError, now: float) -> None:
         if self._inquest is not None:

@@ -382,17 +382,12 @@ def test_a_request_refused_as_too_large_is_split_without_an_attempt() -> None:
     play(scene)
 
 
-def test_an_image_too_large_by_itself_fails() -> None:
+def test_an_image_that_was_refused_by_itself_goes_back_to_where_it_is_known_to_be_too_large() -> None:
     async def scene() -> None:
-        bench = Bench()
-        bench.lose(bench.send("a", size_bytes=860), TOO_LARGE)
-        result = bench.result("a")
-        assert result.outcome is Outcome.FAILED
-        assert result.error is not None
-        assert result.error.code is ErrorCode.IMAGE_TOO_LARGE
-        assert "900 bytes" in result.error.message
-        assert bench.again == []
+        bench = Bench(budget=0)
+        (image,) = bench.lose(bench.send("a", size_bytes=860), TOO_LARGE)
         assert bench.refused == [(ENDPOINT, 900, 500)]
+        assert (bench.again, image.attempts) == (["a"], 0)
 
     play(scene)
 
@@ -455,25 +450,23 @@ def test_what_is_left_of_a_request_that_was_answered_in_part_is_not_too_large() 
     play(scene)
 
 
-def test_an_image_refused_by_itself_without_a_size_is_final() -> None:
+def test_an_image_refused_by_itself_without_a_size_tells_its_own() -> None:
     async def scene() -> None:
-        bench = Bench()
+        bench = Bench(budget=0)
         bench.lose(bench.send("a", size_bytes=860), UNSIZED)
         assert bench.refused == [(ENDPOINT, 900, None)]
-        error = bench.result("a").error
-        assert error is not None
-        assert error.code is ErrorCode.IMAGE_TOO_LARGE
+        assert bench.again == ["a"]
 
     play(scene)
 
 
-def test_a_refused_image_that_an_earlier_stream_may_have_carried_is_unknown() -> None:
+def test_the_last_open_image_of_a_refused_request_need_not_be_too_large_itself() -> None:
     async def scene() -> None:
-        bench = Bench()
-        images = bench.accept("a", size_bytes=860)
-        images[0].attempts = 1
-        bench.lose(bench.resend(images), TOO_LARGE)
-        assert bench.result("a").outcome is Outcome.UNKNOWN
+        bench = Bench(budget=0)
+        batch = bench.send("a", "b", size_bytes=430)
+        bench.settlement.fail([batch.tickets[0]], Outcome.UNKNOWN, ErrorCode.DEADLINE_EXCEEDED, "no answer")
+        bench.lose(batch, TOO_LARGE)
+        assert bench.again == ["b"]
 
     play(scene)
 
