@@ -1,6 +1,6 @@
 """Runs the scenarios, prints the table, writes ``results/``.
 
-    python -m benchmarks --full                 everything, 35 to 40 minutes
+    python -m benchmarks --full                 everything, 40 to 45 minutes
     python -m benchmarks --quick                all scenarios with small numbers, under 90 s
     python -m benchmarks --quick --only S1,S5
 
