@@ -168,7 +168,7 @@ def test_two_taps_are_at_most_a_level_from_opencvs(width: int, height: int, seed
 
     smooth = np.random.default_rng(seed).integers(0, 256, (9, 9, 3)).astype(np.uint8)
     pixels = cv2.resize(smooth, (width, height), interpolation=cv2.INTER_CUBIC)
-    ours = np.frombuffer(resize.with_pillow(Image.fromarray(pixels), "bilinear", None), np.uint8)
+    ours = np.frombuffer(resize.with_pillow(Image.fromarray(pixels), "bilinear", None).tobytes("raw", "BGR"), np.uint8)
     theirs = cv2.resize(pixels, (448, 448))[..., ::-1]
     assert np.abs(ours.reshape(448, 448, 3).astype(int) - theirs.astype(int)).max() <= 1
 

@@ -28,16 +28,30 @@ class Rendered(NamedTuple):
     brotli: bool = False
 
 
-def encode(pixels: bytes | memoryview, encoding: str) -> Rendered:
-    """Encodes 448 * 448 * 3 bytes of B, G, R.
+Pixels = bytes | memoryview | Image.Image
+"""Of 448x448: bytes in B, G, R order, or an image of mode RGB that nobody else holds, turned around only if needed."""
+
+_FILES = frozenset({"webp", "png"})
+
+
+def wants_rgb(encoding: str) -> bool:
+    """Whether an encoder takes a Pillow image, so that bytes in another order would have to be turned back."""
+    return encoding in _FILES
+
+
+def encode(pixels: Pixels, encoding: str) -> Rendered:
+    """Encodes pixels without loss, or leaves them raw where that is no smaller.
 
     Args:
         encoding: ``none``, ``webp`` (lossless, its fastest), ``png`` (level 1) or ``brotli`` (quality 2).
     """
-    raw = Rendered(pixels)
+    if encoding in _FILES:
+        smaller = _file(pixels, encoding)
+        return smaller if len(smaller.data) < RAW_FRAME_BYTES else Rendered(_bgr(pixels))
+    raw = Rendered(_bgr(pixels))
     if encoding == "none":
         return raw
-    smaller = _brotli(pixels) if encoding == "brotli" else _image(pixels, encoding)
+    smaller = _brotli(raw.data)
     return smaller if len(smaller.data) < RAW_FRAME_BYTES else raw
 
 
@@ -59,8 +73,16 @@ def has_webp() -> bool:
     return bool(features.check("webp"))
 
 
-def _image(pixels: bytes | memoryview, encoding: str) -> Rendered:
-    image = Image.frombytes("RGB", (IMAGE_SIDE, IMAGE_SIDE), pixels, "raw", "BGR")
+def _bgr(pixels: Pixels) -> bytes | memoryview:
+    return pixels.tobytes("raw", "BGR") if isinstance(pixels, Image.Image) else pixels
+
+
+def _file(pixels: Pixels, encoding: str) -> Rendered:
+    if isinstance(pixels, Image.Image):
+        image = pixels
+        image.info = {}  # the profile and the texts of the original, which the encoders would write along
+    else:
+        image = Image.frombytes("RGB", (IMAGE_SIDE, IMAGE_SIDE), pixels, "raw", "BGR")
     file = io.BytesIO()
     if encoding == "webp":
         image.save(file, "WEBP", lossless=True, method=0, quality=0)

@@ -13,7 +13,7 @@ from PIL import Image, ImageFile
 from athena_async.config import IMAGE_SIDE, RAW_FRAME_BYTES, PreprocessConfig
 from athena_async.errors import ClassificationError, ErrorCode
 from athena_async.images import decode, formats, resize
-from athena_async.images.encode import Rendered, encode
+from athena_async.images.encode import Pixels, Rendered, encode, wants_rgb
 from athena_async.images.formats import Format
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def render_bytes(data: bytes | bytearray, config: PreprocessConfig, encoding: st
     if not config.resize:
         return _untouched(data, head, found, config)
     if found.plugin:
-        return encode(_pixels(data, found, config), encoding)
+        return encode(_pixels(data, found, config, encoding), encoding)
     return encode(_opencv_pixels(data, head, found, config), encoding)
 
 
@@ -53,7 +53,7 @@ def render_picture(image: Image.Image, config: PreprocessConfig, encoding: str) 
         raise _wrong_size(image.size)
     with _LOADING[id(image) // 64 % len(_LOADING)]:
         decode.load(image, image.format or "PIL image")
-    return encode(_resized(image, config), encoding)
+    return encode(_resized(image, config, encoding), encoding)
 
 
 def render_array(array: Any, encoding: str) -> Rendered:
@@ -71,15 +71,17 @@ def _identify(head: bytes, size_bytes: int) -> Format:
         raise ClassificationError(error.code, f"{error.message}; {hint}") from None
 
 
-def _pixels(data: bytes | bytearray, found: Format, config: PreprocessConfig) -> bytes | memoryview:
+def _pixels(data: bytes | bytearray, found: Format, config: PreprocessConfig, encoding: str) -> Pixels:
     image = decode.open_header(data, found, config.max_pixels)
     if found is formats.JPEG:
-        return _jpeg_pixels(image, data, config)
+        return _jpeg_pixels(image, data, config, encoding)
     decode.load(image, found.name)
-    return _resized(image, config)
+    return _resized(image, config, encoding)
 
 
-def _jpeg_pixels(image: ImageFile.ImageFile, data: bytes | bytearray, config: PreprocessConfig) -> bytes | memoryview:
+def _jpeg_pixels(
+    image: ImageFile.ImageFile, data: bytes | bytearray, config: PreprocessConfig, encoding: str
+) -> Pixels:
     """JPEG is most of what is classified, so OpenCV decodes it where it is there: no copy between libraries.
 
     A file without end marker goes to Pillow, which tells truncated ones; so does what OpenCV refuses.
@@ -93,10 +95,10 @@ def _jpeg_pixels(image: ImageFile.ImageFile, data: bytes | bytearray, config: Pr
         width, height = image.size
         image.draft(None, (width // scale, height // scale))
     decode.load(image, "JPEG")
-    return _resized(image, config)
+    return _resized(image, config, encoding)
 
 
-def _resized(image: Image.Image, config: PreprocessConfig) -> bytes | memoryview:
+def _resized(image: Image.Image, config: PreprocessConfig, encoding: str) -> Pixels:
     turn = decode.orientation(image)
     plain = decode.to_plain(image)
     if not resize.uses_opencv(config.resizer):
@@ -105,11 +107,13 @@ def _resized(image: Image.Image, config: PreprocessConfig) -> bytes | memoryview
     import numpy as np
 
     turned = plain if turn is None else plain.transpose(turn)
+    # Colours are swapped on the small image, if at all: resizing treats the samples of a pixel alike.
+    small = resize.with_opencv(np.asarray(turned), config.resampling)
+    if wants_rgb(encoding):
+        return resize.in_colour(Image.frombytes(turned.mode, resize.SIZE, small))
     colour = cv2.COLOR_GRAY2BGR if turned.mode == "L" else cv2.COLOR_RGB2BGR
-    # Colours are swapped on the small image: resizing treats the samples of a pixel alike.
-    small = np.frombuffer(resize.with_opencv(np.asarray(turned), config.resampling), np.uint8)
     shape = (IMAGE_SIDE, IMAGE_SIDE) if turned.mode == "L" else (IMAGE_SIDE, IMAGE_SIDE, 3)
-    return resize.contiguous(cv2.cvtColor(small.reshape(shape), colour))
+    return resize.contiguous(cv2.cvtColor(np.frombuffer(small, np.uint8).reshape(shape), colour))
 
 
 def _opencv_pixels(data: bytes | bytearray, head: bytes, found: Format, config: PreprocessConfig) -> memoryview:

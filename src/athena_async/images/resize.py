@@ -57,20 +57,24 @@ def dct_scale(size: tuple[int, int]) -> int:
     return next((scale for scale in (8, 4, 2) if min(size) >= scale * IMAGE_SIDE), 1)
 
 
-def with_pillow(image: Image.Image, resampling: Resampling, turn: Image.Transpose | None) -> bytes:
+def with_pillow(image: Image.Image, resampling: Resampling, turn: Image.Transpose | None) -> Image.Image:
     """Resizes and turns an image of mode L or RGB.
 
     The turn comes last, on the small image: the target is square and half-pixel centres are symmetric,
     so the order makes no difference.
 
     Returns:
-        448 * 448 * 3 bytes, rows of B, G, R.
+        448x448, mode RGB; a new image even where nothing is to be done.
     """
     small = _two_taps(image) if resampling == "bilinear" else image.resize(SIZE, Image.Resampling.BILINEAR)
     if turn is not None:
         small = small.transpose(turn)
-    coloured = small if small.mode == "RGB" else small.convert("RGB")
-    return coloured.tobytes("raw", "BGR")
+    return in_colour(small)
+
+
+def in_colour(image: Image.Image) -> Image.Image:
+    """An image of mode L or RGB in mode RGB; `PIL.Image.Image.convert` copies even where there is nothing to do."""
+    return image if image.mode == "RGB" else image.convert("RGB")
 
 
 def with_opencv(pixels: NDArray[np.uint8], resampling: Resampling) -> memoryview:
