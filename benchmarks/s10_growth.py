@@ -31,6 +31,7 @@ async def run(scale: Scale) -> Report:
 
 async def _items(report: Report, endpoint: str, scale: Scale) -> None:
     counts = scale.pick((1_000, 10_000, 100_000, 1_000_000), (1_000, 5_000, 20_000))
+    least = scale.pick(100_000, 20_000)
     async with AthenaClient(ours.config(endpoint)) as client, hand_rolled.connections(endpoint, 2) as channels:
 
         def own(count: int) -> Peer:
@@ -38,10 +39,10 @@ async def _items(report: Report, endpoint: str, scale: Scale) -> None:
                 some = digests[:DISTINCT]  # a million inputs of the caller's own would be the collector's work too
                 return ours.classify_many(client, ours.hash_only(some) * (len(digests) // len(some)))
 
-            return _us(count, classify)
+            return _us(count, least, classify)
 
         def rolled(count: int) -> Peer:
-            return _us(count, lambda digests: hand_rolled.hashes(channels, digests, HAND_ROLLED_BATCH))
+            return _us(count, least, lambda digests: hand_rolled.hashes(channels, digests, HAND_ROLLED_BATCH))
 
         await own(10_000)()
         peers = {f"{count:,} items": own(count) for count in counts}
@@ -58,13 +59,16 @@ async def _items(report: Report, endpoint: str, scale: Scale) -> None:
     report.series["S10"]["items"] = {name: figure.median for name, figure in found.items()}
 
 
-def _us(count: int, classify: Callable[[Sequence[str]], Awaitable[float]]) -> Peer:
-    """Microseconds an item. Small calls are repeated; nothing of one size lives while another is measured."""
+def _us(count: int, least: int, classify: Callable[[Sequence[str]], Awaitable[float]]) -> Peer:
+    """Microseconds an item. Small calls are repeated for ``least`` items, after some that are not measured; nothing of
+    one size lives while another is measured."""
     digests = inputs.digests(min(count, DISTINCT)) * max(1, count // DISTINCT)
-    repeats = max(1, 10_000 // count)
+    repeats = max(1, least // count)
 
     async def run() -> float:
         gc.collect()
+        for _ in range(repeats // 5):
+            await classify(digests)
         return sum([await classify(digests) for _ in range(repeats)]) / count / repeats * 1e6
 
     return run
