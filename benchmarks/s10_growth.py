@@ -30,8 +30,8 @@ async def run(scale: Scale) -> Report:
 
 
 async def _items(report: Report, endpoint: str, scale: Scale) -> None:
-    counts = scale.pick((1_000, 10_000, 100_000, 1_000_000), (1_000, 5_000, 20_000))
-    least = scale.pick(100_000, 20_000)
+    counts = scale.pick((1_000, 10_000, 100_000, 1_000_000), (1_000, 3_000, 10_000))
+    least = scale.pick(100_000, 10_000)
     async with AthenaClient(ours.config(endpoint)) as client, hand_rolled.connections(endpoint, 2) as channels:
 
         def own(count: int) -> Peer:
