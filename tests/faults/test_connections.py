@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from athena_async import AthenaClient, ClassificationError, ErrorCode, Outcome, PoolConfig, RetryConfig
+from athena_async import AthenaClient, Outcome, PoolConfig, RetryConfig
 from athena_async.emulator import Emulator, ServiceModel
 from athena_async.events import BatchSent, Event, PoolResized, StreamClosed, StreamOpened
 from tests.faults.world import IMAGES, config, in_flight, inputs, of_kind, resends, world
@@ -250,29 +250,6 @@ async def test_an_image_that_alone_is_too_large_is_final() -> None:
             results = await client.classify_many([frame, *inputs(20)])
         assert str(results[0].error and results[0].error.code) == "IMAGE_TOO_LARGE"
         assert all(result.ok for result in results[1:])
-
-
-async def test_an_image_above_a_size_that_was_refused_is_not_sent_again() -> None:
-    """Each would cost its stream, and with it the wait for everything else that was on it."""
-    pytest.importorskip("numpy")
-    import numpy as np
-
-    frame = np.zeros((448, 448, 3), np.uint8)
-    seen: list[Event] = []
-    async with (
-        Emulator(max_message_bytes=100_000) as emulator,
-        AthenaClient(config(emulator.address, timeout_s=10.0), observers=[seen.append]) as client,
-    ):
-        await client.classify_many([frame])
-        closed = sum(isinstance(event, StreamClosed) for event in seen)
-        results = await client.classify_many([frame, *inputs(20), frame])
-        assert [str(result.error and result.error.code) for result in results] == [
-            "IMAGE_TOO_LARGE", *["None"] * 20, "IMAGE_TOO_LARGE",
-        ]  # fmt: skip
-        assert sum(isinstance(event, StreamClosed) for event in seen) == closed == 1
-        with pytest.raises(ClassificationError) as raised:
-            await client.classify_single(frame)
-        assert raised.value.code is ErrorCode.IMAGE_TOO_LARGE
 
 
 async def test_foreign_answers_are_handed_over() -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import grpc
 import pytest
 
-from athena_async import AthenaClient, wire
+from athena_async import AthenaClient, ClassificationError, ErrorCode, wire
 from athena_async.emulator.sink import answer_request
 from athena_async.events import BatchSent, Event, StreamClosed
 from tests.faults.world import config, inputs, of_kind
@@ -35,7 +35,7 @@ class _Service(grpc.GenericRpcHandler):
     def __init__(self, language: str, limit_bytes: int) -> None:
         self._code, self._words = REFUSALS[language]
         self._limit_bytes = limit_bytes
-        self.received_count = 0
+        self.refused_count = 0
 
     def service(self, details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
         if details.method == wire.CLASSIFY:
@@ -44,8 +44,8 @@ class _Service(grpc.GenericRpcHandler):
 
     async def _classify(self, _requests: Any, context: Any) -> None:
         while (request := await context.read()) is not grpc.aio.EOF:
-            self.received_count += 1
             if len(request) > self._limit_bytes:
+                self.refused_count += 1
                 await context.abort(self._code, self._words.format(sent=len(request), allowed=self._limit_bytes))
             response, count = answer_request(request)
             if count:
@@ -56,33 +56,34 @@ class _Service(grpc.GenericRpcHandler):
 
 
 @asynccontextmanager
-async def serving(language: str, limit_bytes: int = LIMIT_BYTES) -> AsyncIterator[tuple[str, _Service]]:
+async def refusing(language: str, limit_bytes: int) -> AsyncIterator[tuple[_Service, AthenaClient, list[Event]]]:
+    """A server with a limit, a client of it, and the client's events."""
     service = _Service(language, limit_bytes)
     server = grpc.aio.server(handlers=[service], options=[("grpc.max_receive_message_length", -1)])
     port = server.add_insecure_port("127.0.0.1:0")
     await server.start()
+    seen: list[Event] = []
     try:
-        yield f"127.0.0.1:{port}", service
+        async with AthenaClient(config(f"127.0.0.1:{port}", timeout_s=10.0), observers=[seen.append]) as client:
+            yield service, client, seen
     finally:
         await server.stop(None)
 
 
+@pytest.fixture
+def frame() -> Any:
+    return pytest.importorskip("numpy").zeros((448, 448, 3), "uint8")
+
+
 @pytest.mark.parametrize("language", REFUSALS)
-async def test_batches_become_small_enough_and_stay_so(language: str) -> None:
-    np = pytest.importorskip("numpy")
-    frame = np.zeros((448, 448, 3), np.uint8)
-    seen: list[Event] = []
-    async with (
-        serving(language) as (endpoint, _service),
-        AthenaClient(config(endpoint), observers=[seen.append]) as client,
-    ):
+async def test_batches_become_small_enough_and_stay_so(language: str, frame: Any) -> None:
+    async with refusing(language, LIMIT_BYTES) as (_service, client, seen):
         results = await client.classify_many([frame] * 12)
         assert all(result.ok for result in results)
-        assert client.stats().controllers[endpoint].size_bytes < LIMIT_BYTES
-        closed = len(of_kind(seen, StreamClosed))
-        assert closed
-        first_bytes = max(event.size_bytes for event in of_kind(seen, BatchSent))
-        assert first_bytes > LIMIT_BYTES
+        (controller,) = client.stats().controllers.values()
+        assert controller.size_bytes < LIMIT_BYTES
+        assert of_kind(seen, StreamClosed)
+        assert max(event.size_bytes for event in of_kind(seen, BatchSent)) > LIMIT_BYTES
         seen.clear()
         assert all(result.ok for result in await client.classify_many([frame] * 12))
         assert of_kind(seen, StreamClosed) == []
@@ -90,20 +91,16 @@ async def test_batches_become_small_enough_and_stay_so(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", REFUSALS)
-async def test_an_image_that_is_too_large_is_sent_once_and_its_like_never(language: str) -> None:
-    np = pytest.importorskip("numpy")
-    frame = np.zeros((448, 448, 3), np.uint8)
-    seen: list[Event] = []
-    async with (
-        serving(language, 100_000) as (endpoint, service),
-        AthenaClient(config(endpoint, timeout_s=10.0), observers=[seen.append]) as client,
-    ):
+async def test_an_image_that_is_too_large_is_sent_once_and_its_like_never(language: str, frame: Any) -> None:
+    """Each would cost its stream, and with it the wait for everything else that was on it."""
+    async with refusing(language, 100_000) as (service, client, seen):
         assert await _codes(client, [frame]) == ["IMAGE_TOO_LARGE"]
-        received_count, closed = service.received_count, len(of_kind(seen, StreamClosed))
-        assert closed == 1
+        assert (len(of_kind(seen, StreamClosed)), service.refused_count) == (1, 1)
         assert await _codes(client, [frame, *inputs(20), frame]) == ["IMAGE_TOO_LARGE", *[""] * 20, "IMAGE_TOO_LARGE"]
-        assert len(of_kind(seen, StreamClosed)) == closed
-        assert service.received_count > received_count
+        with pytest.raises(ClassificationError) as raised:
+            await client.classify_single(frame)
+        assert raised.value.code is ErrorCode.IMAGE_TOO_LARGE
+        assert (len(of_kind(seen, StreamClosed)), service.refused_count) == (1, 1)
 
 
 async def _codes(client: AthenaClient, images: list[Any]) -> list[str]:

@@ -16,7 +16,7 @@ from athena_async.channels.pool import Pool
 from athena_async.config import PoolConfig
 from athena_async.errors import ErrorCode
 from athena_async.streams.hooks import Hooks
-from athena_async.streams.loss import Loss
+from athena_async.streams.loss import NOT_THE_ENDPOINTS_FAULT, Loss
 from athena_async.streams.recovery import LatencyEstimate
 from athena_async.streams.session import Session, SessionSettings
 from athena_async.streams.state import State
@@ -27,17 +27,6 @@ _SILENT_LATENCIES = 10.0
 _STALLED_MIN_S = 1.0
 _APART_S = 1.0
 """How far apart the last answers on the streams of an endpoint may come, and twice its latency."""
-# Failures that say nothing of the endpoint's health: the fault is the request's, the caller's, or ours.
-_NOT_THE_ENDPOINTS_FAULT = frozenset(
-    {
-        ErrorCode.UNAUTHENTICATED,
-        ErrorCode.PERMISSION_DENIED,
-        ErrorCode.INVALID_ARGUMENT,
-        ErrorCode.RESOURCE_EXHAUSTED,
-        ErrorCode.CLOSED,
-    }
-)
-
 
 StartSoon = Callable[[Callable[[Session], Coroutine[Any, Any, None]], Session], object]
 
@@ -373,7 +362,7 @@ class Fleet:
         # Silent for so long, it may have been the load that let no ping through.
         if exhausted or loss.silent_s >= self._config.ping_timeout_s:
             self._hooks.congested(session.endpoint)
-        if failure.is_local or failure.code in _NOT_THE_ENDPOINTS_FAULT:
+        if failure.is_local or failure.code in NOT_THE_ENDPOINTS_FAULT:
             self._health.probe_dropped(session.endpoint)
         else:
             self._failed(session.endpoint, failure.message)

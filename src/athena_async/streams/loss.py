@@ -19,6 +19,17 @@ REFUSALS = frozenset(
 )
 """Codes with which an endpoint turns a call away: trying again alone will not help."""
 
+NOT_THE_ENDPOINTS_FAULT = frozenset(
+    {
+        ErrorCode.UNAUTHENTICATED,
+        ErrorCode.PERMISSION_DENIED,
+        ErrorCode.INVALID_ARGUMENT,
+        ErrorCode.RESOURCE_EXHAUSTED,
+        ErrorCode.CLOSED,
+    }
+)
+"""Codes that say nothing of an endpoint's health: the fault is the request's, the caller's, or ours."""
+
 
 @dataclass(frozen=True, slots=True)
 class LostBatch:
