@@ -58,7 +58,11 @@ async def read_ids(call: Any, count: int) -> list[str]:
 
 
 async def status_of(call: Any) -> tuple[grpc.StatusCode, str]:
-    """How a call ends; reads what is left of it."""
+    """How a call ends; reads what is left of it.
+
+    A call that is refused as it begins is given nothing to write: where a write comes too late, grpc.aio puts a
+    status of its own in the place of the server's.
+    """
     try:
         while await call.read() is not grpc.aio.EOF:
             pass

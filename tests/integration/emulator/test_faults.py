@@ -16,7 +16,7 @@ pytestmark = pytest.mark.anyio
 async def test_refuse(lab: SimpleNamespace) -> None:
     async with Emulator(faults=FaultPlan(refuse_code="INTERNAL")) as emulator, lab.connect(emulator.address) as stub:
         emulator.faults.inject("refuse")
-        assert (await lab.status_of(stub.Classify(iter([lab.request()]))))[0] is grpc.StatusCode.INTERNAL
+        assert (await lab.status_of(stub.Classify()))[0] is grpc.StatusCode.INTERNAL
         assert not (await stub.ClassifySingle(lab.item("one"))).HasField("error")
 
 

@@ -48,8 +48,7 @@ async def test_it_holds_and_drops(lab: SimpleNamespace) -> None:
 
 async def test_it_asks_for_keys_where_there_are_any(lab: SimpleNamespace) -> None:
     async with Emulator(sink=True, api_keys=("key",)) as emulator, lab.connect(emulator.address) as stub:
-        call = stub.Classify(iter([lab.request(lab.item("a"))]))
-        assert (await lab.status_of(call))[0] is grpc.StatusCode.UNAUTHENTICATED
+        assert (await lab.status_of(stub.Classify()))[0] is grpc.StatusCode.UNAUTHENTICATED
         call = stub.Classify(iter([lab.request(lab.item("a"))]), metadata=lab.bearer("key"))
         assert await lab.read_ids(call, 1) == ["a"]
 
