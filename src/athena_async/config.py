@@ -23,6 +23,8 @@ DEFAULT_AUDIENCE = "crisp-athena-live"
 IMAGE_SIDE = 448
 RAW_FRAME_BYTES = IMAGE_SIDE * IMAGE_SIDE * 3
 MAX_ID_LENGTH = 64
+# A raw frame, with room for the ids and hashes that go with it.
+_LEAST_BATCH_BYTES = RAW_FRAME_BYTES + 16 * 1024
 
 Balancer = Literal["round_robin", "random", "weighted", "least_loaded"]
 Resampling = Literal["bilinear", "antialias"]
@@ -149,8 +151,8 @@ class BatchingConfig:
 
     Attributes:
         max_images: no batch holds more images.
-        max_bytes: no batch is larger on the wire, but for a single image that is; gRPC servers
-            refuse messages over 4 MiB unless told otherwise.
+        max_bytes: no batch is larger on the wire; an image that alone would be is an IMAGE_TOO_LARGE
+            error, which resized images never are. gRPC servers refuse messages over 4 MiB unless told otherwise.
         target_latency_s: 95 % of batches should be answered within this many seconds.
         linger_s: how long an image may wait for company while another batch is in flight; an
             image never waits when nothing is in flight.
@@ -362,6 +364,9 @@ class ClientConfig:
             raise ConfigError("tls", self.tls, "True, False or a TlsConfig")
         check.positive("timeout_s", self.timeout_s)
         check.positive("keepalive_interval_s", self.keepalive_interval_s)
+        if self.preprocess.resize and self.batching.max_bytes < _LEAST_BATCH_BYTES:
+            allowed = f"at least {_LEAST_BATCH_BYTES}, which a resized image may take (or preprocess.resize=False)"
+            raise ConfigError("batching.max_bytes", self.batching.max_bytes, allowed)
 
     def _check_credentials(self) -> None:
         given = [name for name in ("api_key", "api_key_file", "oauth") if getattr(self, name) is not None]

@@ -92,8 +92,8 @@ class Flow:
         self.health = HealthBoard(config.endpoints, config.breaker, rng)
         patience_s = _REQUEST_PATIENCE * config.pool.ping_interval_s
         # A request has a head beside its images.
-        frames_bytes = max(1, config.batching.max_bytes - len(wire.request_head(deployment_id)))
-        batching = replace(config.batching, max_bytes=frames_bytes)
+        self._frames_bytes = max(1, config.batching.max_bytes - len(wire.request_head(deployment_id)))
+        batching = replace(config.batching, max_bytes=self._frames_bytes)
         self.controllers = {endpoint: BatchController(batching, patience_s) for endpoint in config.endpoints}
         self.image_limit = ImageLimit()
         self.foreign = ForeignResults(limits.foreign_results)
@@ -359,11 +359,13 @@ class Flow:
         self.controllers[endpoint].refused(sent_bytes - head_bytes, allowed, self._clock())
 
     def _refuse_too_large(self, ticket: Ticket) -> bool:
-        if self.image_limit.takes(ticket.frame_bytes):
+        fits = ticket.frame_bytes <= self._frames_bytes
+        if fits and self.image_limit.takes(ticket.frame_bytes):
             return False
         if ticket.attempts:
             self.budget.refund(1)  # of the resend that it was granted
-        self.settlement.too_large(ticket, len(wire.request_head(self.deployment_id)) + ticket.frame_bytes)
+        request_bytes = len(wire.request_head(self.deployment_id)) + ticket.frame_bytes
+        self.settlement.too_large(ticket, request_bytes, None if fits else self._config.batching.max_bytes)
         return True
 
     def _congested(self, endpoint: str) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import grpc
 import pytest
+from PIL import Image
 
-from athena_async import AthenaClient, ClassificationError, ErrorCode, wire
+from athena_async import AthenaClient, BatchingConfig, ClassificationError, ErrorCode, PreprocessConfig, wire
 from athena_async.emulator.sink import answer_request
 from athena_async.events import BatchSent, Event, StreamClosed
-from tests.faults.world import config, inputs, of_kind
+from athena_async.results import Outcome
+from tests.faults.world import config, inputs, of_kind, world
 
 pytestmark = pytest.mark.anyio
 
@@ -101,6 +104,27 @@ async def test_an_image_that_is_too_large_is_sent_once_and_its_like_never(langua
             await client.classify_single(frame)
         assert raised.value.code is ErrorCode.IMAGE_TOO_LARGE
         assert (len(of_kind(seen, StreamClosed)), service.refused_count) == (1, 1)
+
+
+async def test_a_file_that_alone_is_larger_than_a_batch_may_be_is_never_sent(frame: Any) -> None:
+    """Sent as it is, a file may have any size; resized, none is as large as the least bound."""
+    batching = BatchingConfig(max_bytes=100_000)
+    large, small = (_png(Image.effect_noise((448, 448), spread)) for spread in (100, 0))
+    assert len(small) < batching.max_bytes < len(large)
+    async with world(batching=batching, preprocess=PreprocessConfig(resize=False)) as (emulator, _, client, seen):
+        results = await client.classify_many([small, large, small, frame])
+        assert [result.error and result.error.code for result in results] == [None, "IMAGE_TOO_LARGE"] * 2
+        assert results[1].outcome is Outcome.FAILED
+        assert "batching.max_bytes is 100000: " in str(results[1].error)
+        assert max(event.size_bytes for event in of_kind(seen, BatchSent)) <= batching.max_bytes
+        assert len(emulator.audit) == 2
+        assert of_kind(seen, StreamClosed) == []
+
+
+def _png(image: Image.Image) -> bytes:
+    file = io.BytesIO()
+    image.convert("RGB").save(file, "PNG")
+    return file.getvalue()
 
 
 async def _codes(client: AthenaClient, images: list[Any]) -> list[str]:

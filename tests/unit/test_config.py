@@ -58,6 +58,7 @@ WRONG: list[tuple[Callable[[], object], str]] = [
     (lambda: PoolConfig(weights={"h:1": -1}), "pool.weights[h:1]"),
     (lambda: BatchingConfig(fixed_size=201), "batching.fixed_size"),
     (lambda: BatchingConfig(linger_s=-0.1), "batching.linger_s"),
+    (lambda: ClientConfig(batching=BatchingConfig(max_bytes=600_000)), "batching.max_bytes"),
     (lambda: PreprocessConfig(hashes=("md4",)), "preprocess.hashes"),  # type: ignore[arg-type]
     (lambda: PreprocessConfig(threads=0), "preprocess.threads"),
     (lambda: RetryConfig(max_attempts=0), "retry.max_attempts"),
@@ -83,6 +84,10 @@ def test_defaults_are_valid_and_frozen() -> None:
     config = ClientConfig()
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.timeout_s = 1.0  # type: ignore[misc]
+
+
+def test_where_nothing_is_resized_a_batch_may_be_smaller_than_a_frame() -> None:
+    ClientConfig(batching=BatchingConfig(max_bytes=1024), preprocess=PreprocessConfig(resize=False))
 
 
 def test_one_endpoint_may_be_a_plain_text() -> None:

@@ -29,8 +29,14 @@ class Totals:
     errors: Counter[ErrorCode] = field(default_factory=Counter)
 
 
-def too_large_message(request_bytes: int) -> str:
-    """What is said of an image that alone makes a request larger than the server takes."""
+def too_large_message(request_bytes: int, max_bytes: int | None = None) -> str:
+    """What is said of an image that alone makes a request larger than the server takes, or than ``batching.max_bytes``
+    where that is given."""
+    if max_bytes is not None:
+        return (
+            f"its request would have {request_bytes} bytes, batching.max_bytes is {max_bytes}: "
+            "let it be resized (resize=True), or raise batching.max_bytes if the service takes more"
+        )
     return (
         f"the server refuses requests of {request_bytes} bytes: "
         "have less sent (encoding='webp'), or raise its limit and open the client anew"
@@ -101,10 +107,10 @@ class Settlement:
         now = self._clock()
         self.settle([(t, t.result(outcome, now, code, message, retryable=retryable)) for t in tickets])
 
-    def too_large(self, ticket: Ticket, request_bytes: int) -> None:
-        """Ends an image that alone makes a request larger than the server takes."""
+    def too_large(self, ticket: Ticket, request_bytes: int, max_bytes: int | None = None) -> None:
+        """Ends an image that alone makes a request larger than the server takes, or than ``max_bytes``."""
         outcome = Outcome.UNKNOWN if ticket.is_unanswered else Outcome.FAILED
-        self.fail([ticket], outcome, ErrorCode.IMAGE_TOO_LARGE, too_large_message(request_bytes))
+        self.fail([ticket], outcome, ErrorCode.IMAGE_TOO_LARGE, too_large_message(request_bytes, max_bytes))
 
     def _account(
         self, images: int, size_bytes: int, outcomes: Mapping[Outcome, int], errors: Mapping[ErrorCode, int]
