@@ -7,6 +7,7 @@ last answer, and the stream is cancelled.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 import typing
@@ -58,18 +59,32 @@ DEFAULTS = Settings()
 
 async def stream(endpoint: str, images: Sequence[bytes], settings: Settings) -> float:
     """Classifies the images over one stream; returns the seconds from the first image to the last answer."""
-    client = AthenaClient(await _connect(endpoint), settings.options())
-    answered = 0
-    start = time.perf_counter()
-    async with client:
-        responses = client.classify_images(_source(ImageData(image) for image in images))
+    left = len(images)
+    async with connected(endpoint, settings) as client:
+        start = time.perf_counter()
+        async with contextlib.aclosing(answers(client, images)) as counts:
+            async for count in counts:
+                left -= count
+                if left <= 0:
+                    break
+            return time.perf_counter() - start
+
+
+@contextlib.asynccontextmanager
+async def connected(endpoint: str, settings: Settings) -> AsyncIterator[AthenaClient]:
+    """A client whose connection is up."""
+    async with AthenaClient(await _connect(endpoint), settings.options()) as client:
+        yield client
+
+
+async def answers(client: AthenaClient, images: Iterable[bytes]) -> AsyncIterator[int]:
+    """Classifies images over one stream; yields how many each response answers. To be closed by the caller."""
+    responses = client.classify_images(_source(ImageData(image) for image in images))
+    try:
         async for response in responses:
-            answered += len(response.outputs)
-            if answered >= len(images):
-                break
-        taken = time.perf_counter() - start
+            yield len(response.outputs)
+    finally:
         await responses.aclose()  # type: ignore[attr-defined]
-    return taken
 
 
 async def one_at_a_time(endpoint: str, image: bytes, settings: Settings, count: int) -> list[float]:
@@ -85,7 +100,7 @@ async def one_at_a_time(endpoint: str, image: bytes, settings: Settings, count: 
             yield ImageData(image)
             await answer.wait()
 
-    async with AthenaClient(await _connect(endpoint), settings.options()) as client:
+    async with connected(endpoint, settings) as client:
         responses = client.classify_images(source())
         async for response in responses:
             if response.outputs:

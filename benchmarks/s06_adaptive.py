@@ -2,7 +2,7 @@
 
 The peer is a hand-rolled stream with a fixed batch size and a fixed number of batches in flight; of all those tried,
 the fastest whose p95 holds. No setting of ours changes between profiles. The profiles run side by side: their servers
-mostly sleep.
+mostly sleep. The official client, which has no bound on its latency, runs after them, one profile at a time.
 """
 
 from __future__ import annotations
@@ -13,16 +13,17 @@ import itertools
 import json
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 import grpc
 
 from athena_async import AthenaClient, wire
 from athena_async.config import BatchingConfig, PreprocessConfig
-from benchmarks import children, hand_rolled, inputs, ours
-from benchmarks.measure import OURS, Figure, Report, Row, Scale, Target, compare, percentile, take_turns
+from benchmarks import children, hand_rolled, inputs, official, ours
+from benchmarks.measure import OFFICIAL, OURS, Figure, Report, Row, Scale, Target, compare, percentile, take_turns
 
 TARGET_LATENCY_S = 0.3
 LINK_MBIT_PER_S = 400
@@ -30,6 +31,7 @@ DRIFT = 5.0
 SIZES = (1, 2, 4, 8, 16, 32, 48, 64, 96, 128, 200)
 FRAME_SIZES = (1, 2, 3, 4, 6)
 WINDOWS = (1, 2, 4)
+OFFICIAL_SIZES, OFFICIAL_FRAME_SIZES = (10, 200), (1, 6)
 FIXED = "best fixed"
 
 
@@ -83,8 +85,9 @@ class Server:
 async def run(scale: Scale) -> Report:
     report = Report(series={"S6": {}})
     chosen = scale.pick(PROFILES, PROFILES[:3])
-    for row, course in await asyncio.gather(*(_profile(profile, scale) for profile in chosen)):
-        report.rows.append(row)
+    found = await asyncio.gather(*(_profile(profile, scale) for profile in chosen))
+    for profile, (row, course) in zip(chosen, found, strict=True):
+        report.rows.append(row if scale.quick else await _with_official(row, profile))
         report.series["S6"][row.what] = course
     return report
 
@@ -208,6 +211,46 @@ async def _fixed(
     if not latencies:
         return Outcome(0.0, math.inf)
     return Outcome(len(latencies) * size / (answered - measured), percentile(latencies, 95))
+
+
+async def _with_official(row: Row, profile: Profile) -> Row:
+    """The row with the official client in it, at a small and at a large batch size."""
+    course = Course(2.0, 6.0)
+    sizes = OFFICIAL_FRAME_SIZES if profile.frames else OFFICIAL_SIZES
+    found = {size: await _official(profile, size, course) for size in sizes}
+    best = max(found, key=lambda size: found[size].throughput)
+    p95 = ", ".join(f"{outcome.p95_s:.2g} s at {size}" for size, outcome in found.items())
+    figures = dict(row.figures) | {OFFICIAL: Figure((found[best].throughput,))}
+    note = f"{row.note}\nofficial at {best} images a batch; p95 of an image: {p95}"
+    return replace(row, figures=figures, note=note)
+
+
+async def _official(profile: Profile, size: int, course: Course) -> Outcome:
+    """The official client without a pause; latency is that of an image, from its being taken to its answer."""
+    taken: deque[float] = deque()
+
+    def source() -> Iterator[bytes]:
+        for image in itertools.cycle(inputs.frames() if profile.frames else inputs.tiny(1000)):
+            taken.append(time.perf_counter())
+            yield image
+
+    latencies: list[float] = []
+    settings = official.Settings(batch=size, resize=profile.frames, compress=False)
+    async with _serve(profile) as server, official.connected(server.endpoint, settings) as client:
+        start = time.perf_counter()
+        measured = 0.0
+        async with contextlib.aclosing(official.answers(client, source())) as counts:
+            async for count in counts:
+                now = time.perf_counter()
+                begun = [taken.popleft() for _ in range(count)]
+                if measured:
+                    latencies += [now - begun_s for begun_s in begun]
+                elif now - start >= course.warm_s:
+                    measured = now
+                    server.drift(course.measured_s)
+                if now - start >= course.warm_s + course.measured_s:
+                    break
+    return Outcome(len(latencies) / (now - measured), percentile(latencies, 95))
 
 
 def _payloads(profile: Profile, size: int) -> list[wire.Payload]:

@@ -1,6 +1,7 @@
 """Four endpoints, of which one turns 20 times slower, one stops answering, and both return.
 
-Healthy, the four share the load. With the faults, two must carry at least 0.8 of what two healthy ones carry.
+Healthy, the four share the load. With the faults, two must carry at least 0.8 of what two healthy ones carry. The
+peers know one endpoint each, so there is one of them for each endpoint, all taking from one source.
 """
 
 from __future__ import annotations
@@ -10,18 +11,20 @@ import contextlib
 import itertools
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from athena_async import AthenaClient
+from athena_async import AthenaClient, wire
 from athena_async.config import Balancer, BatchingConfig, PoolConfig
 from athena_async.events import BatchAnswered, EndpointEjected, EndpointReturned, Event
-from benchmarks import children, inputs, ours
-from benchmarks.measure import OURS, Figure, Report, Row, Scale, Target, percentile
+from benchmarks import children, hand_rolled, inputs, official, ours
+from benchmarks.measure import HAND_ROLLED, OFFICIAL, OURS, Figure, Report, Row, Scale, Target, percentile
 
 COST = json.dumps({"fixed_s": 0.005, "per_image_s": 0.0005, "parallelism": 1})
 SLOW_FACTOR = 20.0
 RETURN_LIMIT_S = 15.0
+PEER_BATCH = 200
 FULL_RATE = 0.9
 """Part of the healthy rate that counts as full."""
 
@@ -45,9 +48,13 @@ class Log:
     slowest_s: float = 0.0
     failed: int = 0
 
+    def add(self, at_s: float, images: int, latency_s: float) -> None:
+        """A batch was answered."""
+        self.answered.append((at_s, images, latency_s))
+
     def __call__(self, event: Event) -> None:
         if isinstance(event, BatchAnswered):
-            self.answered.append((event.at_s, event.images, event.latency_s))
+            self.add(event.at_s, event.images, event.latency_s)
         elif isinstance(event, EndpointEjected):
             self.ejections.append((event.at_s, event.endpoint))
         elif isinstance(event, EndpointReturned):
@@ -65,6 +72,10 @@ class Log:
         """Seconds from ``begin_s`` until a second begins in which ``rate`` is reached; infinite if none does."""
         steps = (begin_s + i * 0.25 for i in range(int((end_s - begin_s - 1) * 4)))
         return next((at_s - begin_s for at_s in steps if self.rate(at_s, at_s + 1) >= rate), math.inf)
+
+
+Load = Callable[[Sequence[str], Log], Awaitable[None]]
+"""Sends as much as it can to the endpoints until cancelled, and tells the log of each batch that is answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,33 +131,32 @@ class Course:
 
 
 async def run(scale: Scale) -> Report:
-    """Balancers side by side: their servers mostly sleep. Each run has a new client and new servers."""
+    """Balancers side by side: their servers mostly sleep. Each run has a new client and new servers; the peers' come
+    after ours, once, in a full run."""
     report = Report(series={"S7": {}})
     phases = scale.pick(Phases(8, 50, 30), Phases(1, 2.2, 1.6))
     balancers: tuple[Balancer, ...] = scale.pick(("least_loaded", "round_robin"), ("least_loaded",))
     rounds = [
-        await asyncio.gather(*(_measure(balancer, phases) for balancer in balancers)) for _ in range(scale.pick(3, 1))
+        await asyncio.gather(*(_measure(_own_load(balancer), phases) for balancer in balancers))
+        for _ in range(scale.pick(3, 1))
     ]
+    loads: dict[str, Load] = {} if scale.quick else {HAND_ROLLED: _hand_rolled_load, OFFICIAL: _official_load}
+    peers = {name: await _measure(load, phases) for name, load in loads.items()}
     for balancer, courses in zip(balancers, zip(*rounds, strict=True), strict=True):
-        report.rows += _rows(courses, balancer, phases)
+        report.rows += _rows(courses, balancer, phases, peers)
         report.series["S7"][balancer] = _series(courses[-1])
     return report
 
 
-async def _measure(balancer: Balancer, phases: Phases) -> Course:
+async def _measure(load: Load, phases: Phases) -> Course:
+    """Puts ``load`` on four new servers, and lets two of them fail and return."""
     log = Log()
     now = asyncio.get_running_loop().time
     async with contextlib.AsyncExitStack() as stack:
         starts = [stack.enter_async_context(children.start("benchmarks.server", COST)) for _ in range(4)]
         servers = await asyncio.gather(*starts)
-        config = ours.config(
-            *(server.endpoint for server in servers),
-            pool=PoolConfig(balancer=balancer),
-            batching=BatchingConfig(target_latency_s=0.3),
-        )
-        client = await stack.enter_async_context(AthenaClient(config, observers=[log]))
         begin_s = now()
-        load = asyncio.ensure_future(_load(client, log))
+        loading = asyncio.ensure_future(load([server.endpoint for server in servers], log))
         await asyncio.sleep(phases.healthy_s)
         faulty_at_s = now()
         servers[0].send(factor=SLOW_FACTOR)
@@ -157,23 +167,78 @@ async def _measure(balancer: Balancer, phases: Phases) -> Course:
         servers[1].send(hang=0)
         await asyncio.sleep(phases.returned_s)
         end_s = now()
-        load.cancel()
+        if loading.done():
+            loading.result()  # it failed
+        loading.cancel()
         with contextlib.suppress(asyncio.CancelledError):
-            await load
-        await client.aclose(drain_timeout_s=0.0)  # nobody waits for what is in flight
+            await loading
     return Course(log, begin_s, faulty_at_s, returned_at_s, end_s)
 
 
-async def _load(client: AthenaClient, log: Log) -> None:
-    """As many images as the client takes."""
-    async for result in client.stream(itertools.cycle(ours.hash_only(inputs.digests(1000)))):
-        log.slowest_s = max(log.slowest_s, result.latency_s)
-        log.failed += not result.ok
+def _own_load(balancer: Balancer) -> Load:
+    """As many images as our client takes."""
+
+    async def load(endpoints: Sequence[str], log: Log) -> None:
+        batching = BatchingConfig(target_latency_s=0.3)
+        config = ours.config(*endpoints, pool=PoolConfig(balancer=balancer), batching=batching)
+        async with AthenaClient(config, observers=[log]) as client:
+            try:
+                async for result in client.stream(itertools.cycle(ours.hash_only(inputs.digests(1000)))):
+                    log.slowest_s = max(log.slowest_s, result.latency_s)
+                    log.failed += not result.ok
+            finally:
+                await client.aclose(drain_timeout_s=0.0)  # nobody waits for what is in flight
+
+    return load
 
 
-def _rows(courses: Sequence[Course], balancer: str, phases: Phases) -> list[Row]:
+async def _hand_rolled_load(endpoints: Sequence[str], log: Log) -> None:
+    """A stream to each endpoint, with two batches of 200 unanswered: about what ours settles on."""
+    now = asyncio.get_running_loop().time
+    payloads = [wire.Payload(b"", md5=(digest,)) for digest in inputs.digests(PEER_BATCH)]
+    message = hand_rolled.requests(payloads, PEER_BATCH)[0]
+
+    async def one(endpoint: str) -> None:
+        async with (
+            hand_rolled.connections(endpoint, 1) as channels,
+            contextlib.aclosing(hand_rolled.windowed(channels[0], message, 2)) as batches,
+        ):
+            async for sent, answered in batches:
+                log.add(now(), PEER_BATCH, answered - sent)
+
+    await asyncio.gather(*(one(endpoint) for endpoint in endpoints))
+
+
+async def _official_load(endpoints: Sequence[str], log: Log) -> None:
+    """A client of each endpoint, which take what they will: neither knows of the other."""
+    now = asyncio.get_running_loop().time
+    tiny = inputs.tiny(1000)
+    settings = official.Settings(batch=PEER_BATCH, resize=False, compress=False)
+
+    async def one(endpoint: str) -> None:
+        taken: deque[float] = deque()
+
+        def source() -> Iterator[bytes]:
+            for image in itertools.cycle(tiny):
+                taken.append(now())
+                yield image
+
+        async with (
+            official.connected(endpoint, settings) as client,
+            contextlib.aclosing(official.answers(client, source())) as counts,
+        ):
+            async for count in counts:
+                log.add(now(), count, max((now() - taken.popleft() for _ in range(count)), default=0.0))
+
+    await asyncio.gather(*(one(endpoint) for endpoint in endpoints))
+
+
+def _rows(courses: Sequence[Course], balancer: str, phases: Phases, peers: Mapping[str, Course]) -> list[Row]:
     def figure(of: Callable[[Course], float]) -> Figure:
         return Figure(tuple(of(course) for course in courses))
+
+    def beside(of: Callable[[Course], float], what: str = "") -> dict[str, Figure]:
+        return {name + what: Figure((of(course),)) for name, course in peers.items()}
 
     healthy, faulty = figure(lambda course: course.healthy_rate), figure(lambda course: course.faulty_rate)
     healthy_ms = figure(lambda course: course.healthy_p99_s * 1000)
@@ -185,7 +250,12 @@ def _rows(courses: Sequence[Course], balancer: str, phases: Phases) -> list[Row]
             "S7",
             f"{what}: rate with one slow, one silent",
             "images/s",
-            {OURS: faulty, "healthy": healthy},
+            {
+                OURS: faulty,
+                "healthy": healthy,
+                **beside(lambda course: course.faulty_rate),
+                **beside(lambda course: course.healthy_rate, ", healthy"),
+            },
             [Target(">= 0.8x the two healthy ones' share", faulty.median / (healthy.median / 2), 0.8)],
             "\n".join(course.note for course in courses),
         ),
@@ -193,7 +263,12 @@ def _rows(courses: Sequence[Course], balancer: str, phases: Phases) -> list[Row]
             "S7",
             f"{what}: p99 of a batch after ejection",
             "ms",
-            {OURS: p99_ms, "healthy": healthy_ms},
+            {
+                OURS: p99_ms,
+                "healthy": healthy_ms,
+                **beside(lambda course: course.ejected_p99_s * 1000),
+                **beside(lambda course: course.healthy_p99_s * 1000, ", healthy"),
+            },
             # What was in flight as an endpoint turned slow takes seconds: a quick run is over before.
             [Target("<= 2x healthy", p99_ms.median / healthy_ms.median, 2.0, at_least=False)]
             if phases.faulty_s > 20
@@ -203,7 +278,7 @@ def _rows(courses: Sequence[Course], balancer: str, phases: Phases) -> list[Row]
             "S7",
             f"{what}: full rate after return",
             "s",
-            {OURS: back_s},
+            {OURS: back_s, **beside(lambda course: course.full_rate_after_s)},
             # A quick run ends long before the limit: that it did not see the return says nothing.
             [Target(f"<= {RETURN_LIMIT_S:.0f} s", back_s.median, RETURN_LIMIT_S, at_least=False)]
             if phases.returned_s > RETURN_LIMIT_S or math.isfinite(back_s.median)

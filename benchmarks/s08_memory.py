@@ -1,6 +1,7 @@
 """Memory of `stream` over many hash-only inputs and many raw frames.
 
-Each run's own process is the one that is measured: a thread reads its resident size 50 times a second.
+Each run's own process is the one that is measured: a thread reads its resident size 50 times a second. The peers run
+after ours, once, in a full run; the official client with a tenth of the inputs, as it would take minutes.
 """
 
 from __future__ import annotations
@@ -14,19 +15,23 @@ import json
 import statistics
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from athena_async import AthenaClient
+from athena_async import AthenaClient, wire
 from athena_async.config import LimitsConfig, PreprocessConfig
-from benchmarks import children, inputs, ours
-from benchmarks.measure import OURS, Figure, Report, Row, Scale, Target
+from benchmarks import children, hand_rolled, inputs, official, ours
+from benchmarks.measure import HAND_ROLLED, OFFICIAL, OURS, Figure, Report, Row, Scale, Target
 
 _PAGE_BYTES = 4096
 _MIB = 1024 * 1024
 FLAT_FACTOR = 1.05
 HASHES, FRAMES = "hash-only", "raw frames"
+PEER_BATCHES = {HASHES: 200, FRAMES: 6}
+
+Work = Callable[[int], Awaitable[None]]
+"""Has so many inputs classified."""
 
 
 class Memory:
@@ -81,22 +86,24 @@ async def run(scale: Scale) -> Report:
     report = Report(series={"S8": {}})
     counts = {HASHES: scale.pick(1_000_000, 40_000), FRAMES: scale.pick(20_000, 1_000)}
     rounds = [
-        await asyncio.gather(*(_in_new_process(kind, count) for kind, count in counts.items()))
+        await asyncio.gather(*(_in_new_process(OURS, kind, count) for kind, count in counts.items()))
         for _ in range(scale.pick(3, 1))
     ]
     for (kind, count), courses in zip(counts.items(), zip(*rounds, strict=True), strict=True):
         what = f"{count:,} {kind}"
-        report.rows.append(_row(what, courses))
+        shares = {} if scale.quick else {OFFICIAL: count // 10, HAND_ROLLED: count}
+        peers = {peer: await _in_new_process(peer, kind, share) for peer, share in shares.items()}
+        report.rows.append(_row(what, courses, peers))
         samples = courses[-1].samples
         report.series["S8"][what] = [sample / _MIB for sample in samples[:: max(1, len(samples) // 500)]]
     return report
 
 
-async def _in_new_process(kind: str, count: int) -> Course:
-    return Course(**json.loads(await children.finish("benchmarks.s08_memory", kind, str(count))))
+async def _in_new_process(peer: str, kind: str, count: int) -> Course:
+    return Course(**json.loads(await children.finish("benchmarks.s08_memory", peer, kind, str(count))))
 
 
-def _row(what: str, courses: Sequence[Course]) -> Row:
+def _row(what: str, courses: Sequence[Course], peers: Mapping[str, Course]) -> Row:
     limit_bytes = LimitsConfig().max_in_flight_bytes
     peak = Figure(tuple(course.peak_bytes / _MIB for course in courses))
     growth = Figure(tuple(second_half_growth(course.samples) for course in courses))
@@ -110,44 +117,92 @@ def _row(what: str, courses: Sequence[Course]) -> Row:
         f"second half {growth.low:.3f} to {growth.high:.3f}x, "
         f"{statistics.median(course.seconds for course in courses):.1f} s"
     )
-    return Row("S8", f"{what}, peak over base", "MiB", {OURS: peak}, targets, note)
+    figures = {OURS: peak, **{peer: Figure((course.peak_bytes / _MIB,)) for peer, course in peers.items()}}
+    for peer, course in peers.items():
+        note += f"\n{peer}: second half {second_half_growth(course.samples):.3f}x, {course.seconds:.1f} s"
+        note += ", a tenth of the inputs" if peer == OFFICIAL else ""
+    return Row("S8", f"{what}, peak over base", "MiB", figures, targets, note)
 
 
-def _images(kind: str, count: int) -> Iterator[object]:
-    """A lazy source, whose images share memory."""
-    endless: Iterator[object]
+@contextlib.asynccontextmanager
+async def _own(endpoint: str, kind: str) -> AsyncIterator[Work]:
+    """Our client with a lazy source, whose images share memory."""
+    images: Iterator[object]
     if kind == FRAMES:
-        endless = itertools.cycle(ours.arrays(inputs.frames()))
+        images = itertools.cycle(ours.arrays(inputs.frames()))
     else:
-        endless = (ours.hash_input(digest) for digest in itertools.cycle(inputs.digests(1000)))
-    return itertools.islice(endless, count)
+        images = (ours.hash_input(digest) for digest in itertools.cycle(inputs.digests(1000)))
+    config = ours.config(endpoint, preprocess=PreprocessConfig(encoding="none", hashes=()))
+    async with AthenaClient(config) as client:
+
+        async def classify(count: int) -> None:
+            async with contextlib.aclosing(client.stream(itertools.islice(images, count))) as results:
+                async for result in results:
+                    result.raise_for_error()
+
+        yield classify
 
 
-async def _measure(kind: str, count: int) -> Course:
-    images = _images(kind, count)
-    async with children.start("benchmarks.server") as sink:
-        config = ours.config(sink.endpoint, preprocess=PreprocessConfig(encoding="none", hashes=()))
-        async with AthenaClient(config) as client:
-            await client.classify(next(images))
-            gc.collect()
-            base_bytes = resident_bytes()
-            start = time.perf_counter()
-            with Memory() as memory:
-                async with contextlib.aclosing(client.stream(images)) as results:
-                    async for result in results:
-                        result.raise_for_error()
-            taken_s = time.perf_counter() - start
+@contextlib.asynccontextmanager
+async def _official(endpoint: str, kind: str) -> AsyncIterator[Work]:
+    """The official client with a lazy source, whose images share memory."""
+    is_frames = kind == FRAMES
+    images = itertools.cycle(inputs.frames() if is_frames else inputs.tiny(1000))
+    settings = official.Settings(batch=PEER_BATCHES[kind], resize=is_frames, compress=False)
+    async with official.connected(endpoint, settings) as client:
+
+        async def classify(count: int) -> None:
+            async with contextlib.aclosing(official.answers(client, images)) as answers:
+                async for answered in answers:
+                    count -= answered
+                    if count <= 0:
+                        return
+
+        yield classify
+
+
+@contextlib.asynccontextmanager
+async def _hand_rolled(endpoint: str, kind: str) -> AsyncIterator[Work]:
+    """Streams that repeat one request."""
+    batch = PEER_BATCHES[kind]
+    if kind == FRAMES:
+        frames = inputs.repeated(inputs.frames(), batch)
+        payloads = [wire.Payload(frame, wire.ImageFormat.RAW_UINT8_BGR) for frame in frames]
+    else:
+        payloads = [wire.Payload(b"", md5=(digest,)) for digest in inputs.digests(batch)]
+    [message] = hand_rolled.requests(payloads, batch)
+    async with hand_rolled.connections(endpoint, 2) as channels:
+
+        async def classify(count: int) -> None:
+            await hand_rolled.stream(channels, [message] * max(len(channels), count // batch))
+
+        yield classify
+
+
+_PEERS = {OURS: _own, OFFICIAL: _official, HAND_ROLLED: _hand_rolled}
+
+
+async def _measure(peer: str, kind: str, count: int) -> Course:
+    async with children.start("benchmarks.server") as sink, _PEERS[peer](sink.endpoint, kind) as classify:
+        await classify(1)
+        gc.collect()
+        base_bytes = resident_bytes()
+        start = time.perf_counter()
+        with Memory() as memory:
+            await classify(count)
+        taken_s = time.perf_counter() - start
     return Course(base_bytes, memory.samples, taken_s)
 
 
 def main() -> None:
-    """Runs one kind, and prints its course as JSON."""
+    """Runs one peer with one kind, and prints its course as JSON."""
     parser = argparse.ArgumentParser(description="Memory of one run; ends when standard input closes.")
+    parser.add_argument("peer", choices=_PEERS)
     parser.add_argument("kind", choices=(HASHES, FRAMES))
     parser.add_argument("count", type=int)
     given = parser.parse_args()
     children.end_with_parent()
-    print(json.dumps(asdict(asyncio.run(_measure(given.kind, given.count)))))
+    print(json.dumps(asdict(asyncio.run(_measure(given.peer, given.kind, given.count)))))
 
 
 if __name__ == "__main__":

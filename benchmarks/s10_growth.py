@@ -12,12 +12,16 @@ from dataclasses import replace
 
 from athena_async import AthenaClient
 from athena_async.config import PreprocessConfig
-from benchmarks import children, hand_rolled, inputs, ours
-from benchmarks.measure import Figure, Peer, Report, Row, Scale, Target, take_turns
+from benchmarks import children, hand_rolled, inputs, official, ours
+from benchmarks.measure import HAND_ROLLED, OFFICIAL, Figure, Peer, Report, Row, Scale, Target, take_turns
+from benchmarks.s03_photographs import HAND_ROLLED_BATCH as PHOTOGRAPHS_BATCH
+from benchmarks.s03_photographs import OFFICIAL_BATCH
 
 LIMIT = 1.3
 COLLECT_SELDOM = (50_000, 20, 100)
 HAND_ROLLED_BATCH = 200
+TINY = official.Settings(batch=200, resize=False, compress=False)
+OFFICIAL_LEAST = 10_000
 DISTINCT = 100_000
 
 
@@ -44,11 +48,16 @@ async def _items(report: Report, endpoint: str, scale: Scale) -> None:
         def rolled(count: int) -> Peer:
             return _us(count, least, lambda digests: hand_rolled.hashes(channels, digests, HAND_ROLLED_BATCH))
 
+        def other(count: int) -> Peer:
+            return _us(count, OFFICIAL_LEAST, lambda digests: official.stream(endpoint, inputs.tiny(count), TINY))
+
         await own(10_000)()
         peers = {f"{count:,} items": own(count) for count in counts}
-        peers |= {f"{count:,} items, hand-rolled": rolled(count) for count in counts}
+        peers |= {f"{count:,} items, {HAND_ROLLED}": rolled(count) for count in counts}
+        if not scale.quick:
+            peers |= {f"{count:,} items, {OFFICIAL}": other(count) for count in counts if count <= DISTINCT}
         found = await take_turns(peers, min(3, scale.rounds), warm_up=0)
-        figures = {name: figure for name, figure in found.items() if "hand-rolled" not in name}
+        figures = {f"{count:,} items": found[f"{count:,} items"] for count in counts}
         # The cyclic garbage collector visits all live results again and again: what is left of growth is its work.
         before = gc.get_threshold()
         gc.set_threshold(*COLLECT_SELDOM)
@@ -78,22 +87,38 @@ async def _threads(report: Report, endpoint: str, scale: Scale) -> None:
     images = inputs.repeated(inputs.jpegs(1280, 960), scale.pick(400, 30))
     cpu: dict[str, Figure] = {}
     rates: dict[str, Figure] = {}
+    peers: dict[str, Figure] = {}
     for threads in scale.pick((1, 2, 4, 8), (1, 2, 8)):
         name = f"{threads} thread(s)"
         config = ours.config(endpoint, preprocess=PreprocessConfig(encoding="none", threads=threads))
         async with AthenaClient(config) as client:
             await ours.classify_many(client, images[:20])
-            samples = [await _cpu_and_wall(client, images) for _ in range(scale.pick(3, 1))]
+            samples = [await _cpu_and_wall(ours.classify_many(client, images)) for _ in range(scale.pick(3, 1))]
         cpu[name] = Figure(tuple(cpu_s / len(images) * 1000 for cpu_s, _ in samples))
         rates[name] = Figure(tuple(len(images) / wall_s for _, wall_s in samples))
-    report.rows.append(_row("JPEG 1280x960, processor time per image", "ms", cpu))
+        if not scale.quick:
+            for peer, (cpu_s, wall_s) in (await _peers_with(threads, endpoint, images)).items():
+                peers[f"{name}, {peer}"] = Figure((cpu_s / len(images) * 1000,))
+                rates[f"{name}, {peer}"] = Figure((len(images) / wall_s,))
+    row = _row("JPEG 1280x960, processor time per image", "ms", cpu)
+    report.rows.append(replace(row, figures=cpu | peers))
     report.rows.append(Row("S10", "JPEG 1280x960, rate", "images/s", rates))
-    report.series["S10"]["threads"] = {name: figure.median for name, figure in rates.items()}
+    report.series["S10"]["threads"] = {name: rates[name].median for name in cpu}
 
 
-async def _cpu_and_wall(client: AthenaClient, images: list[bytes]) -> tuple[float, float]:
+async def _peers_with(threads: int, endpoint: str, images: list[bytes]) -> dict[str, tuple[float, float]]:
+    """Processor time and wall time of the official client with so many workers, and of a hand-rolled stream."""
+    settings = official.Settings(batch=OFFICIAL_BATCH, workers=threads, compress=False)
+    async with hand_rolled.connections(endpoint, 2) as channels:
+        return {
+            OFFICIAL: await _cpu_and_wall(official.stream(endpoint, images, settings)),
+            HAND_ROLLED: await _cpu_and_wall(hand_rolled.photographs(channels, images, PHOTOGRAPHS_BATCH, threads)),
+        }
+
+
+async def _cpu_and_wall(work: Awaitable[float]) -> tuple[float, float]:
     before = time.process_time()
-    wall_s = await ours.classify_many(client, images)
+    wall_s = await work
     return time.process_time() - before, wall_s
 
 

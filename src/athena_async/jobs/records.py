@@ -13,8 +13,9 @@ from athena_async.errors import ErrorCode
 from athena_async.jobs.sources import FileEntry
 from athena_async.results import ClassificationResult
 
-FILE_FAULTS = frozenset({ErrorCode.INVALID_IMAGE, ErrorCode.IMAGE_TOO_LARGE})
-"""Failures that lie in the content of the file: another run would end the same way."""
+FILE_FAULTS = frozenset({ErrorCode.INVALID_IMAGE})
+"""Failures that lie in the content of the file: another run would end the same way. IMAGE_TOO_LARGE is none: what is
+too large depends on resizing, on ``batching.max_bytes`` and on the server's own limits."""
 
 LOCAL_FAULTS = frozenset({ErrorCode.INVALID_IMAGE, ErrorCode.INVALID_INPUT, ErrorCode.UNSUPPORTED_FORMAT})
 """Failures on this side: the image was never sent, and nothing is learned about the service."""

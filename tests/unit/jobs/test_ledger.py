@@ -40,6 +40,7 @@ def row(outcome: Outcome, code: ErrorCode | None = None, **changes: int) -> Row:
         (row(Outcome.FAILED, ErrorCode.UNAUTHENTICATED), RetryChoice(), False),
         (row(Outcome.FAILED, ErrorCode.UNAVAILABLE), RetryChoice(failed=False), True),
         (row(Outcome.FAILED, ErrorCode.INVALID_IMAGE), RetryChoice(failed=True), True),
+        (row(Outcome.FAILED, ErrorCode.IMAGE_TOO_LARGE), RetryChoice(failed=True), False),
         (row(Outcome.FAILED, ErrorCode.INVALID_INPUT), RetryChoice(), False),
         (row(Outcome.FAILED, ErrorCode.UNSUPPORTED_FORMAT), RetryChoice(), False),
         (row(Outcome.UNKNOWN, ErrorCode.DEADLINE_EXCEEDED), RetryChoice(), True),
