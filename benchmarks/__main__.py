@@ -1,6 +1,6 @@
 """Runs the scenarios, prints the table, writes ``results/``.
 
-    python -m benchmarks --full                 everything, 40 to 45 minutes
+    python -m benchmarks --full                 everything, 45 to 50 minutes
     python -m benchmarks --quick                all scenarios with small numbers, under 90 s
     python -m benchmarks --quick --only S1,S5
 
@@ -34,13 +34,15 @@ def main() -> int:
     start = time.monotonic()
     for name in chosen:
         _run(name, mode, found)
-    found["seconds"] = round(time.monotonic() - start, 1)
+        found["seconds"] = round(time.monotonic() - start, 1)
+        _write(found, given.results)  # each time: an hour's figures must not hang on the last scenario
     rows = table.rows_from_json(found["rows"])
     print(table.text_table(rows))
     print(table.verdict(rows))
     for name, why in found["failed"].items():
         print(f"{name} did not finish: {why}")
-    _write(found, given.results)
+    files = (_write(found, given.results), *charts.draw(found, given.results))
+    print(f"Wrote {', '.join(str(file) for file in files)}")
     return 1 if found["failed"] else 0
 
 
@@ -101,11 +103,11 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _write(found: dict[str, Any], results: Path) -> None:
+def _write(found: dict[str, Any], results: Path) -> Path:
     results.mkdir(parents=True, exist_ok=True)
     written = results / f"{found['name']}.json"
     written.write_text(json.dumps(found, indent=1) + "\n")
-    print(f"Wrote {', '.join(str(path) for path in (written, *charts.draw(found, results)))}")
+    return written
 
 
 if __name__ == "__main__":

@@ -51,8 +51,8 @@ def _canvas(rows: int, columns: int, width: float, height: float) -> tuple[Canva
 
 
 def _throughput(rows: Sequence[Row]) -> Canvas | None:
-    """Each scenario with an official figure: the peers' medians, as multiples of the official client's."""
-    shown = [row for row in rows if OURS in row.figures and OFFICIAL in row.figures]
+    """Each rate or latency with an official figure: the peers' medians, as multiples of the official client's."""
+    shown = [row for row in rows if {OURS, OFFICIAL} <= row.figures.keys() and row.unit in ("images/s", "ms")]
     if not shown:
         return None
     canvas, (axes,) = _canvas(1, 1, 9, 1.2 + 0.55 * len(shown))

@@ -81,8 +81,8 @@ class Row:
     note: str = ""
 
     def ratio(self, peer: str, to: str) -> float:
-        """The one's median over the other's; NaN where either is missing."""
-        if peer not in self.figures or to not in self.figures:
+        """The one's median over the other's; NaN where either is missing, or the other 0."""
+        if peer not in self.figures or to not in self.figures or not self.figures[to].median:
             return math.nan
         return self.figures[peer].median / self.figures[to].median
 

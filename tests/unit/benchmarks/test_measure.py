@@ -56,9 +56,10 @@ def test_a_target_without_a_figure_is_not_met() -> None:
     assert not Target("at most", math.nan, 1.0, at_least=False).met
 
 
-def test_a_ratio_to_a_missing_peer_is_no_number() -> None:
-    row = Row("S1", "what", "images/s", {OURS: Figure((1.0,))})
+def test_a_ratio_to_a_missing_peer_or_to_0_is_no_number() -> None:
+    row = Row("S1", "what", "images/s", {OURS: Figure((1.0,)), HAND_ROLLED: Figure((0.0,))})
     assert math.isnan(row.ratio(OURS, OFFICIAL))
+    assert math.isnan(row.ratio(OURS, HAND_ROLLED))
 
 
 @pytest.mark.parametrize(("percent", "expected"), [(0, 1), (50, 50), (95, 95), (99, 99), (100, 100)])
