@@ -11,7 +11,8 @@ import contextlib
 import logging
 import time
 import typing
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections import deque
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 
 import grpc
 import typing_extensions
@@ -85,6 +86,21 @@ async def answers(client: AthenaClient, images: Iterable[bytes]) -> AsyncIterato
             yield len(response.outputs)
     finally:
         await responses.aclose()  # type: ignore[attr-defined]
+
+
+async def latencies(client: AthenaClient, images: Iterable[bytes]) -> AsyncIterator[list[float]]:
+    """As `answers`, but yields the seconds from each image's being taken to its answer, in that order."""
+    taken: deque[float] = deque()
+
+    def source() -> Iterator[bytes]:
+        for image in images:
+            taken.append(time.perf_counter())
+            yield image
+
+    async with contextlib.aclosing(answers(client, source())) as counts:
+        async for count in counts:
+            now = time.perf_counter()
+            yield [now - taken.popleft() for _ in range(count)]
 
 
 async def one_at_a_time(endpoint: str, image: bytes, settings: Settings, count: int) -> list[float]:

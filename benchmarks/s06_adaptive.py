@@ -13,8 +13,7 @@ import itertools
 import json
 import math
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -227,24 +226,17 @@ async def _with_official(row: Row, profile: Profile) -> Row:
 
 async def _official(profile: Profile, size: int, course: Course) -> Outcome:
     """The official client without a pause; latency is that of an image, from its being taken to its answer."""
-    taken: deque[float] = deque()
-
-    def source() -> Iterator[bytes]:
-        for image in itertools.cycle(inputs.frames() if profile.frames else inputs.tiny(1000)):
-            taken.append(time.perf_counter())
-            yield image
-
+    images = itertools.cycle(inputs.frames() if profile.frames else inputs.tiny(1000))
     latencies: list[float] = []
     settings = official.Settings(batch=size, resize=profile.frames, compress=False)
     async with _serve(profile) as server, official.connected(server.endpoint, settings) as client:
         start = time.perf_counter()
         measured = 0.0
-        async with contextlib.aclosing(official.answers(client, source())) as counts:
-            async for count in counts:
+        async with contextlib.aclosing(official.latencies(client, images)) as answered:
+            async for some in answered:
                 now = time.perf_counter()
-                begun = [taken.popleft() for _ in range(count)]
                 if measured:
-                    latencies += [now - begun_s for begun_s in begun]
+                    latencies += some
                 elif now - start >= course.warm_s:
                     measured = now
                     server.drift(course.measured_s)

@@ -1,7 +1,7 @@
 """Four endpoints, of which one turns 20 times slower, one stops answering, and both return.
 
 Healthy, the four share the load. With the faults, two must carry at least 0.8 of what two healthy ones carry. The
-peers know one endpoint each, so there is one of them for each endpoint, all taking from one source.
+peers know one endpoint each, so there is one of them for each endpoint, each with a source of its own.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ import contextlib
 import itertools
 import json
 import math
-from collections import deque
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from athena_async import AthenaClient, wire
@@ -216,19 +215,12 @@ async def _official_load(endpoints: Sequence[str], log: Log) -> None:
     settings = official.Settings(batch=PEER_BATCH, resize=False, compress=False)
 
     async def one(endpoint: str) -> None:
-        taken: deque[float] = deque()
-
-        def source() -> Iterator[bytes]:
-            for image in itertools.cycle(tiny):
-                taken.append(now())
-                yield image
-
         async with (
             official.connected(endpoint, settings) as client,
-            contextlib.aclosing(official.answers(client, source())) as counts,
+            contextlib.aclosing(official.latencies(client, itertools.cycle(tiny))) as answered,
         ):
-            async for count in counts:
-                log.add(now(), count, max((now() - taken.popleft() for _ in range(count)), default=0.0))
+            async for latencies in answered:
+                log.add(now(), len(latencies), max(latencies, default=0.0))
 
     await asyncio.gather(*(one(endpoint) for endpoint in endpoints))
 
